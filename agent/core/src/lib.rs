@@ -1,0 +1,23 @@
+//! The pure core of wald: names, formats, plans and verdicts.
+//!
+//! Invariants: no file system, no network, no clock, no randomness, no logging, no async.
+//! Everything here is a function of its arguments, so every decision that could lose data
+//! can be tested without a server. Parsers never panic, whatever the input.
+//!
+//! The modules stand in reading order: the names that PostgreSQL uses, what its files look
+//! like, what wald stores, and what wald decides. Without the feature `formats` only the
+//! part that the shims need is built, and that part uses `std` alone.
+
+pub mod lsn;
+pub mod segment;
+pub mod system_id;
+pub mod timeline;
+pub mod wal_file;
+
+#[cfg(feature = "formats")]
+pub mod backup_id;
+#[cfg(feature = "formats")]
+pub mod object_key;
+
+pub mod outcome;
+pub mod protocol;

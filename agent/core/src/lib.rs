@@ -17,6 +17,8 @@ pub mod wal_file;
 #[cfg(feature = "formats")]
 pub mod backup_id;
 #[cfg(feature = "formats")]
+pub mod frame;
+#[cfg(feature = "formats")]
 pub mod object_key;
 
 pub mod outcome;

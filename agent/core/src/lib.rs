@@ -23,3 +23,4 @@ pub mod object_key;
 
 pub mod outcome;
 pub mod protocol;
+pub mod sequence;

@@ -32,5 +32,14 @@ pub mod file_list;
 #[cfg(feature = "formats")]
 pub mod catalog;
 
+#[cfg(feature = "formats")]
+pub mod history;
+
+#[cfg(feature = "formats")]
+pub mod coverage;
+
+#[cfg(feature = "formats")]
+pub mod target;
+
 pub mod outcome;
 pub mod protocol;

@@ -32,6 +32,8 @@ pub mod wal_page;
 #[cfg(feature = "formats")]
 pub mod backup_id;
 #[cfg(feature = "formats")]
+pub mod frame;
+#[cfg(feature = "formats")]
 pub mod object_key;
 
 pub mod outcome;

@@ -31,10 +31,32 @@ pub mod wal_page;
 
 #[cfg(feature = "formats")]
 pub mod backup_id;
+
+#[cfg(feature = "formats")]
+pub mod blake3_hex;
+
 #[cfg(feature = "formats")]
 pub mod frame;
 #[cfg(feature = "formats")]
 pub mod object_key;
+
+#[cfg(feature = "formats")]
+pub mod relative_path;
+
+#[cfg(feature = "formats")]
+pub mod file_list;
+
+#[cfg(feature = "formats")]
+pub mod catalog;
+
+#[cfg(feature = "formats")]
+pub mod history;
+
+#[cfg(feature = "formats")]
+pub mod coverage;
+
+#[cfg(feature = "formats")]
+pub mod target;
 
 pub mod outcome;
 pub mod protocol;

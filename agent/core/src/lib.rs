@@ -15,6 +15,21 @@ pub mod timeline;
 pub mod wal_file;
 
 #[cfg(feature = "formats")]
+pub mod backup_label;
+#[cfg(feature = "formats")]
+pub mod control_file;
+#[cfg(feature = "formats")]
+pub mod data_file;
+#[cfg(feature = "formats")]
+pub mod data_page;
+#[cfg(feature = "formats")]
+mod little_endian;
+#[cfg(feature = "formats")]
+pub mod manifest;
+#[cfg(feature = "formats")]
+pub mod wal_page;
+
+#[cfg(feature = "formats")]
 pub mod backup_id;
 
 #[cfg(feature = "formats")]

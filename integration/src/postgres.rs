@@ -71,6 +71,7 @@ pub struct Cluster {
     data_dir: PathBuf,
     socket_dir: PathBuf,
     log: PathBuf,
+    environment: Vec<(String, String)>,
     server: Option<Process>,
 }
 
@@ -106,6 +107,7 @@ impl Cluster {
             data_dir: data_dir.to_owned(),
             socket_dir,
             log: sandbox.path().join(format!("{name}.log")),
+            environment: Vec::new(),
             server: None,
         })
     }
@@ -114,7 +116,13 @@ impl Cluster {
     pub fn standby(&self, sandbox: &Sandbox, name: &str) -> Result<Cluster> {
         let data_dir = sandbox.path().join(format!("{name}-data"));
         let mut command = self.command("pg_basebackup")?;
-        command.args(["--checkpoint=fast", "--no-sync", "--wal-method=stream", "--write-recovery-conf", "-D"]);
+        command.args([
+            "--checkpoint=fast",
+            "--no-sync",
+            "--wal-method=stream",
+            "--write-recovery-conf",
+            "-D",
+        ]);
         run({
             command.arg(&data_dir);
             command
@@ -142,8 +150,10 @@ impl Cluster {
     /// Appends a line to `postgresql.conf`; a later line wins over an earlier one.
     pub fn configure(&self, line: &str) -> Result<()> {
         let path = self.data_dir.join("postgresql.conf");
-        let mut file =
-            File::options().append(true).open(&path).with_context(|| format!("opening {}", path.display()))?;
+        let mut file = File::options()
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("opening {}", path.display()))?;
         writeln!(file, "{line}").with_context(|| format!("writing {}", path.display()))
     }
 
@@ -173,16 +183,16 @@ impl Cluster {
         self.wait_ready(READY_WITHIN)
     }
 
-    /// Starts the server without waiting: for a recovery that is meant to stop or to take long.
-    pub fn launch(&mut self) -> Result<()> {
-        self.launch_with(&[])
+    /// Sets the environment of all later starts: what `archive_command` will see.
+    pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
+        self.environment = environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     }
 
-    /// As [`Cluster::launch`], with more environment: what `archive_command` will see.
-    pub fn launch_with(&mut self, environment: &[(&str, &str)]) -> Result<()> {
+    /// Starts the server without waiting: for a recovery that is meant to stop or to take long.
+    pub fn launch(&mut self) -> Result<()> {
         let mut command = self.account.command(parts::postgres_program("postgres")?);
         command
-            .envs(environment.iter().copied())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg("-D")
             .arg(&self.data_dir)
             .args(["-p", PORT, "-c", "listen_addresses=", "-c", "logging_collector=off"])
@@ -263,7 +273,8 @@ impl Cluster {
     pub fn wait_archived(&mut self) -> Result<String> {
         let name = self.scalar("select pg_walfile_name(pg_switch_wal())")?;
         let status_dir = self.data_dir.join("pg_wal/archive_status");
-        let (ready, done) = (status_dir.join(format!("{name}.ready")), status_dir.join(format!("{name}.done")));
+        let (ready, done) =
+            (status_dir.join(format!("{name}.ready")), status_dir.join(format!("{name}.done")));
         let segment = self.data_dir.join("pg_wal").join(&name);
         wait::until_true(&format!("segment {name} to be archived"), ARCHIVED_WITHIN, || {
             self.running()?.must_run()?;

@@ -52,7 +52,8 @@ impl Cluster {
     /// Reads every table and materialised view of every database.
     pub fn fingerprint(&self) -> Result<Fingerprint> {
         let mut tables = BTreeMap::new();
-        let databases = self.rows("select datname from pg_database where datallowconn and datname <> 'template0'")?;
+        let databases =
+            self.rows("select datname from pg_database where datallowconn and datname <> 'template0'")?;
         for database in databases.into_iter().flatten() {
             let names = self.rows_in(
                 &database,

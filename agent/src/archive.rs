@@ -163,6 +163,14 @@ impl Archive {
         self.pg_wal.admit(path, self.repository.segment_size())
     }
 
+    /// One request without a look-ahead: what `wald archive-push` does when no agent answers.
+    pub async fn archive_directly(&self, path: &Path) -> Result<Durable, ArchiveError> {
+        let admitted = self.admit(path)?;
+        let (file, after) = (admitted.file(), self.options.timeout);
+        let pushed = tokio::time::timeout(after, self.push(admitted)).await;
+        pushed.unwrap_or(Err(ArchiveError::TimedOut { file, after }))
+    }
+
     /// The whole way of one file. On `Ok` the repository has confirmed its exact bytes.
     async fn push(&self, admitted: Admitted) -> Result<Durable, ArchiveError> {
         let file = admitted.file();

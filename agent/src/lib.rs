@@ -3,6 +3,7 @@
 //!
 //! The modules stand in the order in which data flows.
 
+pub mod cli;
 pub mod config;
 pub mod supervise;
 pub mod server;

@@ -4,11 +4,15 @@
 //! while that identity can be read, so an unmounted disk, a removed bucket or a wrong prefix
 //! is never taken for the end of the WAL.
 
+mod init;
+
 use crate::store::{Store, StoreError};
 use wald_core::identity::{Identity, IdentityError};
 use wald_core::object_key::ObjectKey;
 use wald_core::segment::SegmentSize;
 use wald_core::system_id::SystemId;
+
+pub use init::{Initialised, init};
 
 /// `wald.json` is never larger.
 const IDENTITY_BYTES_MAX: u64 = 64 << 10;

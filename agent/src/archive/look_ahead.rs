@@ -137,7 +137,8 @@ impl Archiver {
             };
             state.ahead.begin(name);
             let stamp = admitted.stamp();
-            self.start(&mut state, name, admitted, stamp);
+            // Nobody waits for it yet; it is found in `shipping` when PostgreSQL asks.
+            let _on_its_way = self.start(&mut state, name, admitted, stamp);
         }
     }
 

@@ -41,5 +41,17 @@ pub mod coverage;
 #[cfg(feature = "formats")]
 pub mod target;
 
+#[cfg(feature = "formats")]
+pub mod quantity;
+
+#[cfg(feature = "formats")]
+pub mod wal_path;
+
+#[cfg(feature = "formats")]
+pub mod recovery_window;
+
+#[cfg(feature = "formats")]
+pub mod recovery_plan;
+
 pub mod outcome;
 pub mod protocol;

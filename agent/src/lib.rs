@@ -1,1 +1,3 @@
+//! The daemon and the operator's command line.
 
+pub mod store;

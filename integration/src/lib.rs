@@ -1,1 +1,19 @@
+//! What the suites and the demo stand on: real servers, started, watched, killed and cleaned up.
+//!
+//! Invariants: nothing is left behind, whatever way a test ends; nothing of the machine's own is
+//! touched; nothing is killed by name; a missing part is a failure that says how to install it.
+//! This crate knows wald by its command line and its configuration file only, so that it tests
+//! what an operator would run.
 
+pub mod parts;
+pub mod wait;
+
+pub mod account;
+pub mod ports;
+pub mod process;
+pub mod reaper;
+pub mod run;
+pub mod sandbox;
+
+pub mod s3_client;
+pub mod seaweed;

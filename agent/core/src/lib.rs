@@ -15,11 +15,28 @@ pub mod timeline;
 pub mod wal_file;
 
 #[cfg(feature = "formats")]
+pub mod backup_label;
+#[cfg(feature = "formats")]
+pub mod control_file;
+#[cfg(feature = "formats")]
+pub mod data_file;
+#[cfg(feature = "formats")]
+pub mod data_page;
+#[cfg(feature = "formats")]
+mod little_endian;
+#[cfg(feature = "formats")]
+pub mod manifest;
+#[cfg(feature = "formats")]
+pub mod wal_page;
+
+#[cfg(feature = "formats")]
 pub mod backup_id;
 
 #[cfg(feature = "formats")]
 pub mod blake3_hex;
 
+#[cfg(feature = "formats")]
+pub mod frame;
 #[cfg(feature = "formats")]
 pub mod object_key;
 
@@ -55,3 +72,4 @@ pub mod recovery_plan;
 
 pub mod outcome;
 pub mod protocol;
+pub mod sequence;

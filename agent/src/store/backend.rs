@@ -1,0 +1,369 @@
+//! The operations of a repository, over whichever kind of `ObjectStore` stands behind it.
+
+use super::directory::Directory;
+use super::error::{Cause, Operation, S3Verdict, StoreError, io_error, s3_verdict};
+use super::options::{Place, StoreOptions};
+use super::secrets::Secrets;
+use super::{Created, ListedObject, ObjectStat, s3};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use jiff::Timestamp;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use wald_core::object_key::ObjectKey;
+
+/// One repository. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct Store {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) kind: Kind,
+    /// The URL, without credentials.
+    name: String,
+    /// In front of every key; empty for a directory.
+    prefix: String,
+    secrets: Secrets,
+    /// Longest wait for one operation, with all its tries.
+    deadline: Duration,
+}
+
+/// What decides how an answer is read.
+pub(super) enum Kind {
+    Memory,
+    Directory(Directory),
+    S3,
+}
+
+/// Added to what the time-outs allow, so that the more telling error comes first.
+const DEADLINE_MARGIN: Duration = Duration::from_secs(5);
+/// For a repository in memory, which has no options.
+const MEMORY_DEADLINE: Duration = Duration::from_secs(60);
+
+impl Store {
+    /// Opens a repository. A directory must exist; a bucket is not asked for yet.
+    pub fn open(options: &StoreOptions) -> Result<Self, StoreError> {
+        let place = Place::parse(&options.url)?;
+        let name = place.to_string();
+        let secrets = options.s3.environment.secrets();
+        let deadline =
+            options.connect_timeout + options.request_timeout + options.retry_timeout + DEADLINE_MARGIN;
+        let (objects, kind, prefix): (Arc<dyn ObjectStore>, _, _) = match place {
+            Place::S3 { bucket, prefix } => {
+                (Arc::new(s3::client(options, &bucket, &name, &secrets)?), Kind::S3, prefix)
+            }
+            Place::Directory(path) => {
+                let misconfigured = |error: &dyn fmt::Display| StoreError::Misconfigured {
+                    repository: name.clone(),
+                    problem: format!("{error}; create the directory, or mount its disk"),
+                };
+                let directory = Directory::open(&path).map_err(|error| misconfigured(&error))?;
+                let files = LocalFileSystem::new_with_prefix(directory.root())
+                    .map_err(|error| misconfigured(&error))?
+                    .with_fsync(true);
+                (Arc::new(files), Kind::Directory(directory), String::new())
+            }
+        };
+        Ok(Self { inner: Arc::new(Inner { objects, kind, name, prefix, secrets, deadline }) })
+    }
+
+    /// A repository that lives in this process, for tests.
+    pub fn memory() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                objects: Arc::new(InMemory::new()),
+                kind: Kind::Memory,
+                name: "memory".to_owned(),
+                prefix: String::new(),
+                secrets: Secrets::default(),
+                deadline: MEMORY_DEADLINE,
+            }),
+        }
+    }
+
+    /// The repository's URL, without credentials, for messages.
+    pub fn describe(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Creates an object, only if there is none of this name.
+    ///
+    /// `Stored` means durable. In a directory, `Exists` means that the existing file was made
+    /// durable too. An error says nothing about whether the object was stored.
+    pub async fn create(&self, key: &ObjectKey, payload: PutPayload) -> Result<Created, StoreError> {
+        let inner = &self.inner;
+        let path = inner.path(key.as_str());
+        inner.check_place(Operation::Create, key.as_str()).await?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = inner.objects.put_opts(&path, payload, options);
+        let created = match inner.within_deadline(Operation::Create, key.as_str(), put).await? {
+            Ok(_) => Created::Stored,
+            Err(object_store::Error::AlreadyExists { .. }) => Created::Exists,
+            Err(error) => return Err(inner.error(Operation::Create, key.as_str(), &error).await),
+        };
+        inner
+            .on_directory(Operation::Create, key.as_str(), move |directory, file| match created {
+                Created::Stored => directory.anchor(&file),
+                Created::Exists => directory.sync_existing(&file),
+            })
+            .await?;
+        Ok(created)
+    }
+
+    /// An object's size and date.
+    pub async fn stat(&self, key: &ObjectKey) -> Result<ObjectStat, StoreError> {
+        self.inner.meta(Operation::Stat, key).await.and_then(|meta| self.inner.stat_of(&meta))
+    }
+
+    /// Lists the objects whose names, relative to the URL, begin with `prefix`, in no order that
+    /// could be relied on. A prefix ending in `/` costs least. Ends after the first error.
+    pub fn list(&self, prefix: &str) -> BoxStream<'static, Result<ListedObject, StoreError>> {
+        let store = self.clone();
+        let prefix = prefix.to_owned();
+        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+        let listed = async move {
+            let started = store.inner.check_listed(&folder).await;
+            let objects = Arc::clone(&store.inner.objects);
+            let path = store.inner.path(&folder);
+            let metas = objects.list((!path.is_root()).then_some(&path));
+            let names = started.map(|()| store.listed(metas, prefix, folder));
+            match names {
+                Ok(names) => names,
+                Err(error) => stream::once(async { Err(error) }).boxed(),
+            }
+        };
+        stream::once(listed).flatten().boxed()
+    }
+
+    fn listed(
+        self,
+        metas: BoxStream<'static, object_store::Result<ObjectMeta>>,
+        prefix: String,
+        folder: String,
+    ) -> BoxStream<'static, Result<ListedObject, StoreError>> {
+        stream::try_unfold((metas, Some(self)), move |(mut metas, store)| {
+            let (prefix, folder) = (prefix.clone(), folder.clone());
+            async move {
+                let Some(store) = store else { return Ok(None) };
+                let inner = Arc::clone(&store.inner);
+                loop {
+                    match inner.within_deadline(Operation::List, &folder, metas.next()).await? {
+                        Some(Ok(meta)) => {
+                            let Some(name) = inner.name_of(&meta).filter(|name| name.starts_with(&prefix))
+                            else {
+                                continue;
+                            };
+                            let object = ListedObject { name, stat: inner.stat_of(&meta)? };
+                            return Ok(Some((object, (metas, Some(store)))));
+                        }
+                        Some(Err(error)) => return Err(inner.error(Operation::List, &folder, &error).await),
+                        // A disk that went away in between would have shortened the list.
+                        None => return inner.check_listed(&folder).await.map(|()| None),
+                    }
+                }
+            }
+        })
+        .boxed()
+    }
+
+    /// Removes an object. One that is not there counts as removed.
+    pub async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let inner = &self.inner;
+        inner.check_place(Operation::Delete, key.as_str()).await?;
+        let path = inner.path(key.as_str());
+        let removed = inner.objects.delete(&path);
+        if let Err(error) = inner.within_deadline(Operation::Delete, key.as_str(), removed).await? {
+            let error = inner.error(Operation::Delete, key.as_str(), &error).await;
+            return if error.is_absent() { Ok(()) } else { Err(error) };
+        }
+        inner.on_directory(Operation::Delete, key.as_str(), |directory, file| directory.anchor(&file)).await
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.inner.name)
+    }
+}
+
+impl Inner {
+    /// The name of a key, or of a folder without its last slash, in the whole bucket.
+    pub(super) fn path(&self, key: &str) -> Path {
+        if self.prefix.is_empty() { Path::from(key) } else { Path::from(format!("{}/{key}", self.prefix)) }
+    }
+
+    fn name_of(&self, meta: &ObjectMeta) -> Option<String> {
+        let name = meta.location.as_ref();
+        if self.prefix.is_empty() {
+            return Some(name.to_owned());
+        }
+        name.strip_prefix(&self.prefix)?.strip_prefix('/').map(str::to_owned)
+    }
+
+    /// Size, date and ETag of an object.
+    pub(super) async fn meta(&self, operation: Operation, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
+        self.check_place(operation, key.as_str()).await?;
+        let path = self.path(key.as_str());
+        match self.within_deadline(operation, key.as_str(), self.objects.head(&path)).await? {
+            Ok(meta) => Ok(meta),
+            // The answer to a HEAD has no body that could say what is not found.
+            Err(object_store::Error::NotFound { .. }) if matches!(self.kind, Kind::S3) => {
+                self.meta_by_reading(operation, key).await
+            }
+            Err(error) => Err(self.error(operation, key.as_str(), &error).await),
+        }
+    }
+
+    async fn meta_by_reading(&self, operation: Operation, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
+        let path = self.path(key.as_str());
+        match self.within_deadline(operation, key.as_str(), self.objects.get(&path)).await? {
+            Ok(found) => Ok(found.meta),
+            Err(error) => Err(self.error(operation, key.as_str(), &error).await),
+        }
+    }
+
+    pub(super) fn stat_of(&self, meta: &ObjectMeta) -> Result<ObjectStat, StoreError> {
+        let seconds = meta.last_modified.timestamp();
+        let modified = i32::try_from(meta.last_modified.timestamp_subsec_nanos())
+            .ok()
+            .and_then(|nanoseconds| Timestamp::new(seconds, nanoseconds).ok());
+        let problem = "its date is not one";
+        let modified =
+            modified.ok_or_else(|| self.bad_answer(Operation::Stat, meta.location.as_ref(), problem))?;
+        Ok(ObjectStat { size_bytes: meta.size, modified })
+    }
+
+    /// Before anything else in a directory: is it there at all?
+    pub(super) async fn check_place(&self, operation: Operation, subject: &str) -> Result<(), StoreError> {
+        self.on_directory(operation, subject, |directory, _| directory.check()).await
+    }
+
+    async fn check_listed(&self, folder: &str) -> Result<(), StoreError> {
+        self.on_directory(Operation::List, folder, |directory, path| directory.check_listed(&path)).await
+    }
+
+    /// Runs a blocking check on the directory and the subject's place in it; nothing elsewhere.
+    pub(super) async fn on_directory(
+        &self,
+        operation: Operation,
+        subject: &str,
+        check: impl FnOnce(Directory, std::path::PathBuf) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let Kind::Directory(directory) = &self.kind else { return Ok(()) };
+        let file = directory.root().join(subject);
+        let directory = directory.clone();
+        let task = tokio::task::spawn_blocking(move || check(directory, file));
+        let done = self.within_deadline(operation, subject, task).await?;
+        let done = done.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+        done.map_err(|error| self.io_failure(operation, subject, &error))
+    }
+
+    /// Bounds what has no time-out of its own: a file system that hangs.
+    pub(super) async fn within_deadline<T>(
+        &self,
+        operation: Operation,
+        subject: &str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, StoreError> {
+        tokio::time::timeout(self.deadline, work).await.map_err(|_| {
+            let cause = Cause::new(format!("no answer within {:?}", self.deadline));
+            self.unreachable(operation, subject, cause)
+        })
+    }
+
+    /// Reads an error of object_store in the light of what stands behind it.
+    pub(super) async fn error(
+        &self,
+        operation: Operation,
+        subject: &str,
+        error: &object_store::Error,
+    ) -> StoreError {
+        let asked_for_one = matches!(operation, Operation::Read | Operation::Stat | Operation::Delete);
+        let not_found = asked_for_one && matches!(error, object_store::Error::NotFound { .. });
+        match &self.kind {
+            Kind::Memory if not_found && error.to_string().contains("No data in memory found") => {
+                self.absent(subject)
+            }
+            Kind::Directory(_) if not_found => {
+                let proof = |directory: Directory, file: std::path::PathBuf| directory.prove_absent(&file);
+                match self.on_directory(operation, subject, proof).await {
+                    Ok(()) => self.absent(subject),
+                    Err(doubt) => doubt,
+                }
+            }
+            Kind::Directory(_) => match io_error(error) {
+                Some(io) if io.kind() == io::ErrorKind::PermissionDenied => {
+                    self.refused(operation, subject, Cause::of(error, &self.secrets))
+                }
+                _ => self.unreachable(operation, subject, Cause::of(error, &self.secrets)),
+            },
+            Kind::Memory => self.unreachable(operation, subject, Cause::of(error, &self.secrets)),
+            Kind::S3 => self.s3_error(operation, subject, asked_for_one, error),
+        }
+    }
+
+    fn s3_error(
+        &self,
+        operation: Operation,
+        subject: &str,
+        asked_for_one: bool,
+        error: &object_store::Error,
+    ) -> StoreError {
+        let cause = Cause::of(error, &self.secrets);
+        match s3_verdict(error) {
+            S3Verdict::NoSuchKey if asked_for_one => self.absent(subject),
+            S3Verdict::Refused => self.refused(operation, subject, cause),
+            S3Verdict::Misconfigured(problem) => StoreError::Misconfigured {
+                repository: self.name.clone(),
+                problem: format!("{problem} ({cause})"),
+            },
+            _ => self.unreachable(operation, subject, cause),
+        }
+    }
+
+    fn io_failure(&self, operation: Operation, subject: &str, error: &io::Error) -> StoreError {
+        let cause = Cause::new(error.to_string());
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            self.refused(operation, subject, cause)
+        } else {
+            self.unreachable(operation, subject, cause)
+        }
+    }
+
+    fn absent(&self, subject: &str) -> StoreError {
+        StoreError::Absent { subject: subject.to_owned(), repository: self.name.clone() }
+    }
+
+    pub(super) fn unreachable(&self, operation: Operation, subject: &str, cause: Cause) -> StoreError {
+        let (subject, repository) = (subject.to_owned(), self.name.clone());
+        StoreError::Unreachable { operation, subject, repository, cause }
+    }
+
+    fn refused(&self, operation: Operation, subject: &str, cause: Cause) -> StoreError {
+        let (subject, repository) = (subject.to_owned(), self.name.clone());
+        StoreError::Refused { operation, subject, repository, cause }
+    }
+
+    pub(super) fn bad_answer(&self, operation: Operation, subject: &str, problem: &str) -> StoreError {
+        let (subject, repository, problem) = (subject.to_owned(), self.name.clone(), problem.to_owned());
+        StoreError::BadAnswer { operation, subject, repository, problem }
+    }
+
+    pub(super) fn too_large(&self, subject: &str, size_bytes: u64, max_bytes: u64) -> StoreError {
+        let (subject, repository) = (subject.to_owned(), self.name.clone());
+        StoreError::TooLarge { subject, repository, size_bytes, max_bytes }
+    }
+
+    pub(super) fn occupied(&self, subject: &str) -> StoreError {
+        StoreError::Occupied { subject: subject.to_owned(), repository: self.name.clone() }
+    }
+}

@@ -1,0 +1,180 @@
+//! Uploading an object in parts, for what is too large for one request.
+//!
+//! Invariants: nothing is visible under the key before [`Upload::finish`] returned `Ok`, and then
+//! it is durable and as long as what was given; the memory held is bounded by
+//! [`PARTS_IN_FLIGHT`] parts. No server makes the completion of an upload exclusive (S3 has
+//! no create-only upload that is enforced everywhere), so an upload's key must be one that only
+//! its writer can use; that it is free is looked up before the upload and again before its end.
+
+use super::backend::{Inner, Store};
+use super::error::{Operation, S3Verdict, StoreError, s3_verdict};
+use bytes::Bytes;
+use object_store::{MultipartUpload, ObjectStore, PutPayload};
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use wald_core::object_key::ObjectKey;
+
+/// Parts on their way at the same time.
+pub const PARTS_IN_FLIGHT: usize = 4;
+/// Size of the first parts. S3 takes no less than 5 MiB but for the last.
+pub const PART_BYTES: usize = 8 << 20;
+/// After this many parts the size of the following ones doubles: S3 takes 10,000 in all, which
+/// so becomes 496 GiB.
+const PARTS_PER_SIZE: u32 = 2000;
+
+/// An upload under way. Dropped without [`Upload::finish`] it is aborted, as far as a task can
+/// still be started; what a crash leaves behind is invisible and expires with the bucket's rule
+/// for incomplete uploads.
+pub struct Upload {
+    inner: Arc<Inner>,
+    key: ObjectKey,
+    /// Taken by whichever of finish, abort and drop comes first.
+    parts: Option<Box<dyn MultipartUpload>>,
+    in_flight: JoinSet<object_store::Result<()>>,
+    waiting: Vec<Bytes>,
+    waiting_bytes: usize,
+    parts_sent: u32,
+    sent_bytes: u64,
+}
+
+impl Store {
+    /// Begins an upload.
+    pub async fn upload(&self, key: &ObjectKey) -> Result<Upload, StoreError> {
+        self.inner.check_free(key).await?;
+        let path = self.inner.path(key.as_str());
+        let begun = self.inner.objects.put_multipart_opts(&path, Default::default());
+        let parts = match self.inner.within_deadline(Operation::Upload, key.as_str(), begun).await? {
+            Ok(parts) => parts,
+            Err(error) => return Err(self.inner.error(Operation::Upload, key.as_str(), &error).await),
+        };
+        Ok(Upload {
+            inner: Arc::clone(&self.inner),
+            key: key.clone(),
+            parts: Some(parts),
+            in_flight: JoinSet::new(),
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            parts_sent: 0,
+            sent_bytes: 0,
+        })
+    }
+}
+
+impl Upload {
+    /// Appends bytes, of any length. Waits while too many parts are on their way. After an error
+    /// the upload can only be aborted.
+    pub async fn put_part(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            let room = self.part_bytes().saturating_sub(self.waiting_bytes);
+            let piece = bytes.split_to(room.min(bytes.len()));
+            self.waiting_bytes += piece.len();
+            self.waiting.push(piece);
+            if self.waiting_bytes >= self.part_bytes() {
+                self.send_waiting().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes the upload and returns the stored object's size in bytes.
+    pub async fn finish(mut self) -> Result<u64, StoreError> {
+        if !self.waiting.is_empty() {
+            self.send_waiting().await?;
+        }
+        while !self.in_flight.is_empty() {
+            self.wait_for_one().await?;
+        }
+        self.inner.check_free(&self.key).await?;
+        let Some(mut parts) = self.parts.take() else {
+            return Err(self.inner.bad_answer(Operation::Upload, self.key.as_str(), "it was ended before"));
+        };
+        // No deadline of ours: a directory syncs the whole file here, and S3 may need minutes to
+        // put the parts together. The S3 client bounds its own requests.
+        match parts.complete().await {
+            Ok(_) => {}
+            // The answer to a first try was lost: nobody else knows this key, so what stands there
+            // now is ours if its size is.
+            Err(error) if s3_verdict(&error) == S3Verdict::NoSuchUpload => {}
+            Err(error) => {
+                self.parts = Some(parts);
+                return Err(self.inner.error(Operation::Upload, self.key.as_str(), &error).await);
+            }
+        }
+        let anchored = self
+            .inner
+            .on_directory(Operation::Upload, self.key.as_str(), |directory, file| directory.anchor(&file));
+        anchored.await?;
+        self.check_size().await
+    }
+
+    /// Ends the upload without an object.
+    pub async fn abort(mut self) -> Result<(), StoreError> {
+        self.in_flight.shutdown().await;
+        let Some(mut parts) = self.parts.take() else { return Ok(()) };
+        let aborted = parts.abort();
+        match self.inner.within_deadline(Operation::Upload, self.key.as_str(), aborted).await? {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.inner.error(Operation::Upload, self.key.as_str(), &error).await),
+        }
+    }
+
+    fn part_bytes(&self) -> usize {
+        PART_BYTES << (self.parts_sent / PARTS_PER_SIZE).min(5)
+    }
+
+    async fn send_waiting(&mut self) -> Result<(), StoreError> {
+        while self.in_flight.len() >= PARTS_IN_FLIGHT {
+            self.wait_for_one().await?;
+        }
+        let payload: PutPayload = std::mem::take(&mut self.waiting).into_iter().collect();
+        self.sent_bytes += u64::try_from(self.waiting_bytes).unwrap_or(0);
+        self.waiting_bytes = 0;
+        self.parts_sent += 1;
+        if let Some(parts) = &mut self.parts {
+            self.in_flight.spawn(parts.put_part(payload));
+        }
+        Ok(())
+    }
+
+    async fn wait_for_one(&mut self) -> Result<(), StoreError> {
+        let next = self.in_flight.join_next();
+        match self.inner.within_deadline(Operation::Upload, self.key.as_str(), next).await? {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(error))) => Err(self.inner.error(Operation::Upload, self.key.as_str(), &error).await),
+            Some(Err(ended)) => {
+                Err(self.inner.bad_answer(Operation::Upload, self.key.as_str(), &ended.to_string()))
+            }
+        }
+    }
+
+    async fn check_size(&self) -> Result<u64, StoreError> {
+        let meta = self.inner.meta(Operation::Upload, &self.key).await?;
+        if meta.size == self.sent_bytes {
+            return Ok(meta.size);
+        }
+        let problem = format!("{} bytes were sent and {} are stored", self.sent_bytes, meta.size);
+        Err(self.inner.bad_answer(Operation::Upload, self.key.as_str(), &problem))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.in_flight.abort_all();
+        let (Some(mut parts), Ok(runtime)) = (self.parts.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        // Best effort: nobody is left to tell, and what stays is invisible.
+        runtime.spawn(async move { parts.abort().await });
+    }
+}
+
+impl Inner {
+    async fn check_free(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        match self.meta(Operation::Stat, key).await {
+            Ok(_) => Err(self.occupied(key.as_str())),
+            Err(error) if error.is_absent() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -147,7 +147,15 @@ impl Archive {
         let budget_kib = budget_kib.min(u32::MAX >> 3);
         let permits = usize::try_from(budget_kib).unwrap_or(1);
         let pg_wal = PgWal::of(&options.data_dir);
-        Self { repository, codec, pg_wal, options, budget: Arc::new(Semaphore::new(permits)), budget_kib, metrics }
+        Self {
+            repository,
+            codec,
+            pg_wal,
+            options,
+            budget: Arc::new(Semaphore::new(permits)),
+            budget_kib,
+            metrics,
+        }
     }
 
     /// Checks that `path` names a file that may be archived, and opens it.

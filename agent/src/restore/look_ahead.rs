@@ -9,6 +9,7 @@
 use super::resolve::Resolved;
 use super::spool::Spool;
 use super::{Restore, RestoreError};
+use crate::explain::chain;
 use crate::fs::place;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -245,9 +246,4 @@ fn remove(path: PathBuf) {
     if let Err(error) = std::fs::remove_file(&path) {
         tracing::warn!(path = %path.display(), %error, "can't remove a file from the spool");
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    crate::server::one_line(error)
 }

@@ -52,6 +52,15 @@ pub mod catalog;
 pub mod coverage;
 #[cfg(feature = "formats")]
 pub mod target;
+#[cfg(feature = "formats")]
+pub mod quantity;
+#[cfg(feature = "formats")]
+pub mod wal_path;
+#[cfg(feature = "formats")]
+pub mod recovery_window;
+#[cfg(feature = "formats")]
+pub mod recovery_plan;
+
 pub mod sequence;
 pub mod outcome;
 pub mod protocol;

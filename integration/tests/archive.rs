@@ -107,7 +107,10 @@ fn what_is_foreign_is_refused_by_name_and_nothing_is_stored() -> Result<()> {
     let other = Cluster::create(&scene.sandbox, "other", &options)?;
     let pg_wal = scene.cluster.data_dir().join("pg_wal");
     let before = stored(&scene.repository())?;
-    let other_segment = other.data_dir().join("pg_wal/000000010000000000000001");
+    let other_segment = fs::read_dir(other.data_dir().join("pg_wal"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.is_file())
+        .context("a segment")?;
     let own = fs::read(pg_wal.join(a_done_segment(&scene.cluster)?))?;
 
     let plant = |name: &str, bytes: &[u8]| -> Result<()> {

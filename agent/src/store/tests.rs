@@ -317,3 +317,62 @@ impl SpliceHeader for Vec<u8> {
         text.replacen("\r\n", &format!("\r\n{header}\r\n"), 1).into_bytes()
     }
 }
+
+/// Serves every request over TLS with the test authority's certificate.
+fn canned_tls(answer: Vec<u8>) -> String {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use std::io::{Read, Write};
+
+    let chain = vec![CertificateDer::from_pem_slice(include_bytes!("testdata/server.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("testdata/server-key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = Arc::new(config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut tls = rustls::StreamOwned::new(connection, stream.unwrap());
+            let mut buffer = [0; 65536];
+            // A client that does not trust the certificate ends the connection here.
+            if tls.read(&mut buffer).is_ok() {
+                let _ = tls.write_all(&answer);
+                tls.conn.send_close_notify();
+                let _ = tls.flush();
+            }
+        }
+    });
+    endpoint
+}
+
+#[tokio::test]
+async fn tls_trusts_the_configured_authority_and_no_stranger() {
+    let endpoint = canned_tls(s3_error("404 Not Found", "NoSuchKey"));
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/testdata/ca.pem");
+    let mut options = options(&endpoint);
+    options.s3.allow_http = false;
+    options.s3.ca_file = Some(authority.into());
+    let store = Store::open(&options).unwrap();
+    let error = store.get(&key(), 10).await.unwrap_err();
+    assert!(error.is_absent(), "{error:?}");
+
+    // The test authority is not one of the system's.
+    options.s3.ca_file = Some("/etc/ssl/certs/ca-certificates.crt".into());
+    let error = match Store::open(&options) {
+        Ok(store) => store.get(&key(), 10).await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(!error.is_absent(), "{error:?}");
+}
+
+#[test]
+fn a_ca_file_that_is_none_is_named() {
+    let mut options = options("https://127.0.0.1:1");
+    for path in ["/no/such/file.pem", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")] {
+        options.s3.ca_file = Some(path.into());
+        let error = Store::open(&options).unwrap_err().to_string();
+        assert!(error.contains(path), "{error}");
+    }
+}

@@ -1,0 +1,237 @@
+//! A sealed object → proven raw bytes.
+//!
+//! The mirror of [`super::seal`]. Invariants: the stored bytes are proven before they reach
+//! the decompressor, so no crafted or damaged frame does; the raw bytes are proven before the
+//! caller is told that they are good; never more is written than the header announces, nor
+//! more than the caller allows.
+
+use std::io::{Read, Write};
+use wald_core::frame::{FrameError, FrameHeader};
+use wald_core::system_id::SystemId;
+use wald_core::wal_file::WalFile;
+
+/// What the object must be to be opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// The file that was asked for.
+    pub file: WalFile,
+    /// The repository's cluster.
+    pub system_id: SystemId,
+    /// The most raw bytes that such a file can have: the segment size.
+    pub raw_bytes_max: u64,
+}
+
+/// Why an object is not handed on.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The header is missing, damaged or newer than this wald.
+    #[error("{0}")]
+    Header(FrameError),
+    /// The object is a good one, but of another file.
+    #[error("the object holds {found}, not {expected}: it was copied or renamed in the repository")]
+    OtherFile {
+        /// What was asked for.
+        expected: WalFile,
+        /// What the header names.
+        found: WalFile,
+    },
+    /// The object is a good one, but of another cluster.
+    #[error("the object belongs to system {found}, this repository to {expected}")]
+    OtherSystem {
+        /// The repository's.
+        expected: SystemId,
+        /// The header's.
+        found: SystemId,
+    },
+    /// The file would be larger than it can be.
+    #[error("the header announces {found} bytes, more than the {max} that the file can have")]
+    TooLarge {
+        /// What the header announces.
+        found: u64,
+        /// What is possible.
+        max: u64,
+    },
+    /// The stored bytes end too early or go on too long.
+    #[error("the object is truncated or padded: {found} bytes after its header, expected {expected}")]
+    BodyLength {
+        /// What the header announces.
+        expected: u64,
+        /// What is there.
+        found: u64,
+    },
+    /// The stored bytes are not the ones that were sealed.
+    #[error("the stored bytes are damaged: BLAKE3 {found}, expected {expected}")]
+    BodyHash {
+        /// The header's.
+        expected: blake3::Hash,
+        /// The object's.
+        found: blake3::Hash,
+    },
+    /// The decompressed bytes are not the ones that were sealed.
+    #[error(
+        "the content is damaged: BLAKE3 {found} over {found_bytes} bytes, expected {expected} over {expected_bytes}"
+    )]
+    RawHash {
+        /// The header's.
+        expected: blake3::Hash,
+        /// What came out.
+        found: blake3::Hash,
+        /// The header's length.
+        expected_bytes: u64,
+        /// The length that came out.
+        found_bytes: u64,
+    },
+    /// zstd can't decompress bytes whose hash is right.
+    #[error("the object can't be decompressed: {0}")]
+    Decompress(std::io::Error),
+    /// The proven bytes can't be written where they belong: a local failure, not damage.
+    #[error("can't write the file")]
+    Write(#[source] std::io::Error),
+}
+
+impl OpenError {
+    /// Whether the object itself is bad, rather than the local disk.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, OpenError::Write(_))
+    }
+}
+
+/// Checks the header against what was asked for, and the stored bytes against the header.
+/// Gives the header and the body's place in `object`.
+pub fn prove_stored<'a>(object: &'a [u8], expected: &Expected) -> Result<(FrameHeader, &'a [u8]), OpenError> {
+    let (header, body_at) = FrameHeader::decode(object).map_err(OpenError::Header)?;
+    if header.file != expected.file {
+        return Err(OpenError::OtherFile { expected: expected.file, found: header.file });
+    }
+    if header.system_id != expected.system_id {
+        return Err(OpenError::OtherSystem { expected: expected.system_id, found: header.system_id });
+    }
+    if header.raw_bytes > expected.raw_bytes_max {
+        return Err(OpenError::TooLarge { found: header.raw_bytes, max: expected.raw_bytes_max });
+    }
+    let body = object.get(body_at..).unwrap_or_default();
+    let found = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    if found != header.body_bytes {
+        return Err(OpenError::BodyLength { expected: header.body_bytes, found });
+    }
+    let found = blake3::hash(body);
+    if found != header.body_blake3 {
+        return Err(OpenError::BodyHash { expected: header.body_blake3, found });
+    }
+    Ok((header, body))
+}
+
+/// Writes the raw bytes of `object` to `out`. Only after `Ok` may they be used.
+pub fn open(object: &[u8], expected: &Expected, out: &mut impl Write) -> Result<FrameHeader, OpenError> {
+    const STEP_BYTES: usize = 256 << 10;
+    let (header, body) = prove_stored(object, expected)?;
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(OpenError::Decompress)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut written = 0u64;
+    let mut step = vec![0; STEP_BYTES];
+    loop {
+        let count = decoder.read(&mut step).map_err(OpenError::Decompress)?;
+        let Some(bytes) = step.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
+        written = written.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        if written > header.raw_bytes {
+            break;
+        }
+        hasher.update(bytes);
+        out.write_all(bytes).map_err(OpenError::Write)?;
+    }
+    let found = hasher.finalize();
+    if written != header.raw_bytes || found != header.raw_blake3 {
+        return Err(OpenError::RawHash {
+            expected: header.raw_blake3,
+            found,
+            expected_bytes: header.raw_bytes,
+            found_bytes: written,
+        });
+    }
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::seal::{Effort, Sealed, seal};
+    use super::*;
+    use proptest::prelude::*;
+
+    const NAME: &str = "000000010000000000000042";
+
+    fn expected() -> Expected {
+        Expected {
+            file: WalFile::parse(NAME).unwrap(),
+            system_id: SystemId::new(7).unwrap(),
+            raw_bytes_max: 1 << 20,
+        }
+    }
+
+    fn sealed(raw: &[u8], effort: Effort) -> Vec<u8> {
+        let Sealed { head, body, .. } = seal(expected().file, expected().system_id, raw, effort).unwrap();
+        [head, body].concat()
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_refused() {
+        let object = sealed(b"some WAL, some WAL, some WAL, some more WAL", Effort::Level(3));
+        for bit in 0..object.len() * 8 {
+            let mut damaged = object.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let error = open(&damaged, &expected(), &mut Vec::new()).unwrap_err();
+            assert!(error.is_damage(), "bit {bit}: {error}");
+        }
+        for length in 0..object.len() {
+            assert!(open(&object[..length], &expected(), &mut Vec::new()).is_err(), "{length} bytes");
+        }
+        let padded = [object.as_slice(), b"x"].concat();
+        assert!(matches!(open(&padded, &expected(), &mut Vec::new()), Err(OpenError::BodyLength { .. })));
+    }
+
+    #[test]
+    fn an_object_under_another_name_or_of_another_system_is_refused() {
+        let object = sealed(b"wal", Effort::Stored);
+        let other = Expected { file: WalFile::parse("000000010000000000000043").unwrap(), ..expected() };
+        assert!(matches!(open(&object, &other, &mut Vec::new()), Err(OpenError::OtherFile { .. })));
+        let other = Expected { system_id: SystemId::new(8).unwrap(), ..expected() };
+        assert!(matches!(open(&object, &other, &mut Vec::new()), Err(OpenError::OtherSystem { .. })));
+    }
+
+    #[test]
+    fn a_body_that_decompresses_to_more_than_announced_is_refused() {
+        let bomb = seal(expected().file, expected().system_id, &vec![0; 1 << 20], Effort::Level(3)).unwrap();
+        let mut header = bomb.header.clone();
+        header.raw_bytes = 10;
+        let object = [header.encode().unwrap(), bomb.body.to_vec()].concat();
+        let mut out = Vec::new();
+        assert!(matches!(open(&object, &expected(), &mut out), Err(OpenError::RawHash { .. })));
+        assert!(out.len() <= 10);
+        header.raw_bytes = 2 << 20;
+        let object = [header.encode().unwrap(), bomb.body.to_vec()].concat();
+        assert!(matches!(open(&object, &expected(), &mut out), Err(OpenError::TooLarge { .. })));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn what_is_sealed_opens_and_is_plain_zstd(
+            raw in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..2000),
+                (any::<u8>(), 0usize..400_000).prop_map(|(byte, length)| vec![byte; length]),
+            ],
+            effort in prop_oneof![Just(Effort::Stored), (-5i32..=4).prop_map(Effort::Level)],
+        ) {
+            let object = sealed(&raw, effort);
+            let mut out = Vec::new();
+            let header = open(&object, &expected(), &mut out).unwrap();
+            prop_assert_eq!(&out, &raw);
+            prop_assert_eq!(header.raw_blake3, blake3::hash(&raw));
+            prop_assert_eq!(zstd::stream::decode_all(object.as_slice()).unwrap(), raw);
+        }
+
+        #[test]
+        fn any_bytes_open_or_fail_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = open(&bytes, &expected(), &mut Vec::new());
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! From raw to checked: every value against what is allowed, all errors collected, and the
+//! defaults, each with its reason.
+
+use super::amount::{parse_bytes, parse_duration};
+use super::raw::RawConfig;
+use super::{Agent, Archive, Backup, Checkpoint, Cluster, Compression, Config, Restore, Retention};
+use crate::store::{AwsEnvironment, S3Options, StoreOptions};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("can't read the configuration {}; name another with --config or WALD_CONFIG", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong kind.
+    #[error("{}: {detail}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        detail: String,
+    },
+    /// Values that are not allowed; all of them.
+    #[error("{}: {} not allowed:{}", path.display(), plural(problems.len()), list(problems))]
+    Values {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problems: Vec<Problem>,
+    },
+    /// A key that this command needs.
+    #[error("{}: {key} is not set: expected {wanted}", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What should stand there.
+        wanted: &'static str,
+    },
+}
+
+/// One value that is not allowed.
+#[derive(Debug)]
+pub struct Problem {
+    key: &'static str,
+    found: String,
+    wanted: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}: expected {}", self.key, self.found, self.wanted)
+    }
+}
+
+fn plural(count: usize) -> String {
+    if count == 1 { "1 value is".to_owned() } else { format!("{count} values are") }
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+/// Collects what is wrong while values are taken.
+struct Checker {
+    problems: Vec<Problem>,
+}
+
+impl Checker {
+    fn refuse(&mut self, key: &'static str, found: impl Into<String>, wanted: impl Into<String>) {
+        self.problems.push(Problem { key, found: found.into(), wanted: wanted.into() });
+    }
+
+    fn duration(
+        &mut self,
+        key: &'static str,
+        text: Option<String>,
+        default: Duration,
+        max: Duration,
+    ) -> Duration {
+        let Some(text) = text else { return default };
+        match parse_duration(&text) {
+            Some(duration) if !duration.is_zero() && duration <= max => duration,
+            _ => {
+                let max = super::amount::duration(max);
+                self.refuse(
+                    key,
+                    format!("{text:?}"),
+                    format!("a duration above 0 and up to {max}, such as \"30s\" or \"10m\""),
+                );
+                default
+            }
+        }
+    }
+
+    fn bytes(&mut self, key: &'static str, text: Option<String>, default: u64, min: u64) -> u64 {
+        let Some(text) = text else { return default };
+        match parse_bytes(&text) {
+            Some(bytes) if bytes >= min => bytes,
+            _ => {
+                let min = super::amount::bytes(min);
+                self.refuse(
+                    key,
+                    format!("{text:?}"),
+                    format!("a size of at least {min}, such as \"64MiB\" or \"1GiB\""),
+                );
+                default
+            }
+        }
+    }
+
+    fn number<T: TryFrom<i64> + Copy + fmt::Display + PartialOrd>(
+        &mut self,
+        key: &'static str,
+        number: Option<i64>,
+        default: T,
+        (min, max): (T, T),
+    ) -> T {
+        let Some(number) = number else { return default };
+        match T::try_from(number) {
+            Ok(number) if (min..=max).contains(&number) => number,
+            _ => {
+                self.refuse(key, number.to_string(), format!("a whole number from {min} to {max}"));
+                default
+            }
+        }
+    }
+
+    fn absolute(&mut self, key: &'static str, path: Option<PathBuf>, default: &str) -> PathBuf {
+        let path = path.unwrap_or_else(|| PathBuf::from(default));
+        if !path.is_absolute() {
+            self.refuse(key, format!("{path:?}"), "an absolute path");
+        }
+        path
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+const HOUR: Duration = Duration::from_secs(3600);
+
+pub(super) fn check(path: &Path, raw: RawConfig) -> Result<Config, ConfigError> {
+    let mut checker = Checker { problems: Vec::new() };
+    let config = Config {
+        path: path.to_owned(),
+        repository: repository(&mut checker, raw.repository),
+        cluster: cluster(&mut checker, raw.cluster),
+        agent: Agent {
+            socket: checker.absolute("agent.socket", raw.agent.socket, wald_client::shim::SOCKET_DEFAULT),
+            allow_uids: raw.agent.allow_uids,
+            state_dir: checker.absolute("agent.state_dir", raw.agent.state_dir, "/var/lib/wald"),
+        },
+        archive: archive(&mut checker, raw.archive),
+        restore: restore(&mut checker, raw.restore),
+        backup: backup(&mut checker, raw.backup),
+        retention: Retention {
+            window_days: checker.number("retention.window_days", raw.retention.window_days, 7, (1, 36_500)),
+        },
+    };
+    if checker.problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(ConfigError::Values { path: path.to_owned(), problems: checker.problems })
+    }
+}
+
+fn repository(checker: &mut Checker, raw: super::raw::RawRepository) -> StoreOptions {
+    let wanted = "\"s3://BUCKET[/PREFIX]\" or \"file:///DIRECTORY\"";
+    let url = raw.url.unwrap_or_default();
+    let known = url::Url::parse(&url).ok().is_some_and(|parsed| match parsed.scheme() {
+        "s3" => parsed.host_str().is_some_and(|bucket| !bucket.is_empty()) && parsed.password().is_none(),
+        "file" => parsed.host_str().unwrap_or_default().is_empty() && parsed.path().len() > 1,
+        _ => false,
+    });
+    if !known {
+        checker.refuse("repository.url", format!("{url:?}"), wanted);
+    }
+    if let Some(endpoint) = &raw.endpoint {
+        let known = url::Url::parse(endpoint)
+            .is_ok_and(|parsed| matches!(parsed.scheme(), "http" | "https") && parsed.password().is_none());
+        if !known {
+            checker.refuse(
+                "repository.endpoint",
+                "(not shown)",
+                "an http:// or https:// URL without credentials",
+            );
+        }
+    }
+    StoreOptions {
+        url,
+        s3: S3Options {
+            // Stores other than Amazon's are commonly reached by an endpoint whose name does
+            // not resolve per bucket.
+            path_style: raw.path_style.unwrap_or(raw.endpoint.is_some()),
+            // Naming an http:// endpoint is saying so.
+            allow_http: raw.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")),
+            endpoint: raw.endpoint,
+            region: raw.region,
+            ca_file: raw.ca_file,
+            environment: AwsEnvironment::of_process(),
+        },
+        connect_timeout: checker.duration(
+            "repository.connect_timeout",
+            raw.connect_timeout,
+            Duration::from_secs(5),
+            HOUR,
+        ),
+        // A segment of 16 MiB at 0.3 MiB/s; PostgreSQL asks again anyway.
+        request_timeout: checker.duration(
+            "repository.request_timeout",
+            raw.request_timeout,
+            Duration::from_secs(60),
+            HOUR,
+        ),
+        retry_timeout: checker.duration(
+            "repository.retry_timeout",
+            raw.retry_timeout,
+            Duration::from_secs(30),
+            HOUR,
+        ),
+    }
+}
+
+fn cluster(checker: &mut Checker, raw: super::raw::RawCluster) -> Cluster {
+    if let Some(data_dir) = raw.data_dir.as_ref().filter(|data_dir| !data_dir.is_absolute()) {
+        checker.refuse("cluster.data_dir", format!("{data_dir:?}"), "an absolute path");
+    }
+    let connection =
+        raw.connection.unwrap_or_else(|| "host=/var/run/postgresql user=postgres dbname=postgres".to_owned());
+    if connection.parse::<tokio_postgres::Config>().is_err() {
+        checker.refuse(
+            "cluster.connection",
+            "(not shown)",
+            "a libpq connection string such as \"host=/run/postgresql user=postgres\"",
+        );
+    }
+    Cluster { data_dir: raw.data_dir, connection }
+}
+
+fn archive(checker: &mut Checker, raw: super::raw::RawArchive) -> Archive {
+    // Level 3: what is sent in quiet times; ratio and speed as measured in FACTS.
+    let level = checker.number("archive.compression_level", raw.compression_level, 3, (-7, 19));
+    let compression = match raw.compression.as_deref() {
+        None | Some("zstd") => Compression::Zstd(level),
+        Some("none") => Compression::None,
+        Some(other) => {
+            checker.refuse("archive.compression", format!("{other:?}"), "\"zstd\" or \"none\"");
+            Compression::Zstd(level)
+        }
+    };
+    Archive {
+        // Above 32 nothing is gained and memory is lost.
+        concurrency: checker.number("archive.concurrency", raw.concurrency, 4, (1, 64)),
+        memory_max_bytes: checker.bytes("archive.memory_max", raw.memory_max, 256 << 20, 1 << 20),
+        compression,
+        timeout: checker.duration(
+            "archive.timeout",
+            raw.timeout,
+            Duration::from_secs(60),
+            Duration::from_secs(540),
+        ),
+    }
+}
+
+fn restore(checker: &mut Checker, raw: super::raw::RawRestore) -> Restore {
+    Restore {
+        concurrency: checker.number("restore.concurrency", raw.concurrency, 4, (1, 64)),
+        spool_dir: checker.absolute("restore.spool_dir", raw.spool_dir, "/var/lib/wald/spool"),
+        spool_max_bytes: checker.bytes("restore.spool_max", raw.spool_max, 1 << 30, 1 << 20),
+        // Long enough for a store's fail-over, short enough that a person is told in time. The
+        // shim waits for an hour at most.
+        patience: checker.duration("restore.patience", raw.patience, Duration::from_secs(600), HOUR),
+        standby_patience: checker.duration(
+            "restore.standby_patience",
+            raw.standby_patience,
+            Duration::from_secs(5),
+            HOUR,
+        ),
+    }
+}
+
+fn backup(checker: &mut Checker, raw: super::raw::RawBackup) -> Backup {
+    let checkpoint = match raw.checkpoint.as_deref() {
+        None | Some("fast") => Checkpoint::Fast,
+        Some("spread") => Checkpoint::Spread,
+        Some(other) => {
+            checker.refuse("backup.checkpoint", format!("{other:?}"), "\"fast\" or \"spread\"");
+            Checkpoint::Fast
+        }
+    };
+    Backup {
+        workers: checker.number("backup.workers", raw.workers, 2, (1, 64)),
+        part_size_bytes: checker.bytes("backup.part_size", raw.part_size, 1 << 30, 1 << 20),
+        compression_level: checker.number("backup.compression_level", raw.compression_level, 1, (-7, 19)),
+        checkpoint,
+        wal_timeout: checker.duration("backup.wal_timeout", raw.wal_timeout, Duration::from_secs(600), DAY),
+    }
+}

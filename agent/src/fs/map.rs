@@ -1,0 +1,88 @@
+//! The bytes of a WAL file: mapped while PostgreSQL keeps it still, else read.
+//!
+//! Invariant: only a file in `pg_wal` that is marked `.ready` is mapped. PostgreSQL neither
+//! changes nor truncates nor recycles it until it is `.done`, so the mapping can't shrink
+//! under the reader. Files of the data directory are never mapped: they can.
+
+use super::FsError;
+use memmap2::Mmap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// The content of a file.
+pub enum FileBytes {
+    /// Mapped from the page cache.
+    Mapped(Mmap),
+    /// Read into memory.
+    Read(Vec<u8>),
+}
+
+impl AsRef<[u8]> for FileBytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            FileBytes::Mapped(map) => map,
+            FileBytes::Read(bytes) => bytes,
+        }
+    }
+}
+
+/// Which file this is and in what state: changes when the file is replaced or written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileStamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified_seconds: i64,
+    modified_nanoseconds: i64,
+}
+
+impl FileStamp {
+    /// Reads the stamp of an open file.
+    pub fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.size(),
+            modified_seconds: metadata.mtime(),
+            modified_nanoseconds: metadata.mtime_nsec(),
+        }
+    }
+
+    /// The file's length.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Whether a file stands still while it is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stillness {
+    /// PostgreSQL has marked it `.ready`.
+    Ready,
+    /// Nobody vouches for it.
+    Unknown,
+}
+
+/// The content of `file`, of which `path` is the name for messages; at most `bytes_max`.
+pub fn bytes(file: &File, path: &Path, stillness: Stillness, bytes_max: u64) -> Result<FileBytes, FsError> {
+    match stillness {
+        Stillness::Ready => map(file, path).map(FileBytes::Mapped),
+        Stillness::Unknown => {
+            let mut bytes = Vec::new();
+            file.take(bytes_max)
+                .read_to_end(&mut bytes)
+                .map_err(|source| FsError::new("read", path, source))?;
+            Ok(FileBytes::Read(bytes))
+        }
+    }
+}
+
+#[allow(unsafe_code)] // Mapping a file is unsafe by nature; the module's invariant bounds it.
+fn map(file: &File, path: &Path) -> Result<Mmap, FsError> {
+    // SAFETY: the file is a WAL file that PostgreSQL has marked `.ready`, see the invariant
+    // above; a reader of the mapping sees bytes that nobody changes. Whoever truncates files
+    // in pg_wal by hand ends this process with SIGBUS, and PostgreSQL asks again.
+    unsafe { Mmap::map(file) }.map_err(|source| FsError::new("map", path, source))
+}

@@ -1,0 +1,127 @@
+//! What the agent counts: one struct, made at start and passed along.
+//!
+//! Names follow Prometheus' conventions; labels are closed sets, never segment names.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+use std::time::Duration;
+use wald_core::outcome::RestoreFinding;
+
+/// The agent's counters.
+pub struct Metrics {
+    registry: Registry,
+    archived_files: IntCounter,
+    archived_bytes: IntCounter,
+    stored_bytes: IntCounter,
+    archive_failures: IntCounter,
+    archive_seconds: Histogram,
+    answered_from_memory: IntCounter,
+    restore_requests: IntCounterVec,
+    restored_bytes: IntCounter,
+    spool_hits: IntCounter,
+    spool_waits: IntCounter,
+}
+
+impl Metrics {
+    /// All counters at 0, registered.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let archive_seconds = Histogram::with_opts(HistogramOpts::new(
+            "wald_archive_seconds",
+            "Time from reading a WAL file to the repository's confirmation",
+        ))?;
+        registry.register(Box::new(archive_seconds.clone()))?;
+        let restore_requests = IntCounterVec::new(
+            Opts::new("wald_restore_requests_total", "Requests for WAL files by what came of them"),
+            &["finding"],
+        )?;
+        registry.register(Box::new(restore_requests.clone()))?;
+        Ok(Self {
+            archived_files: counter("wald_archived_files_total", "WAL files confirmed by the repository")?,
+            archived_bytes: counter("wald_archived_bytes_total", "Their bytes as PostgreSQL wrote them")?,
+            stored_bytes: counter("wald_archive_stored_bytes_total", "Their bytes as stored")?,
+            archive_failures: counter("wald_archive_failures_total", "Requests answered \"try again\"")?,
+            answered_from_memory: counter(
+                "wald_archive_ahead_hits_total",
+                "Requests for segments that were confirmed before they were asked for",
+            )?,
+            restored_bytes: counter("wald_restored_bytes_total", "Bytes of WAL handed to PostgreSQL")?,
+            spool_hits: counter(
+                "wald_restore_prefetch_hits_total",
+                "Segments that were in the spool when asked for",
+            )?,
+            spool_waits: counter(
+                "wald_restore_prefetch_waits_total",
+                "Segments that were on their way when asked for",
+            )?,
+            archive_seconds,
+            restore_requests,
+            registry,
+        })
+    }
+
+    /// A file of `raw` bytes was confirmed as an object of `stored` bytes.
+    pub fn archived(&self, raw: u64, stored: u64, took: Duration) {
+        self.archived_files.inc();
+        self.archived_bytes.inc_by(raw);
+        self.stored_bytes.inc_by(stored);
+        self.archive_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A request was answered "try again".
+    pub fn archive_failed(&self) {
+        self.archive_failures.inc();
+    }
+
+    /// A request found its segment confirmed.
+    pub fn answered_from_memory(&self) {
+        self.answered_from_memory.inc();
+    }
+
+    /// A request for a WAL file was answered.
+    pub fn restore_answered(&self, finding: RestoreFinding) {
+        let finding = match finding {
+            RestoreFinding::Placed => "placed",
+            RestoreFinding::Absent => "absent",
+            RestoreFinding::Unreachable => "unreachable",
+            RestoreFinding::Corrupt => "corrupt",
+            RestoreFinding::Failed => "failed",
+        };
+        self.restore_requests.with_label_values(&[finding]).inc();
+    }
+
+    /// `bytes` of WAL were placed.
+    pub fn restored(&self, bytes: u64) {
+        self.restored_bytes.inc_by(bytes);
+    }
+
+    /// A segment was in the spool when PostgreSQL asked for it.
+    pub fn spool_hit(&self) {
+        self.spool_hits.inc();
+    }
+
+    /// A segment was being fetched when PostgreSQL asked for it.
+    pub fn spool_wait(&self) {
+        self.spool_waits.inc();
+    }
+
+    /// Every figure, in Prometheus' text format.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Files archived, their raw bytes, their stored bytes, and failed requests.
+    pub fn archive_totals(&self) -> (u64, u64, u64, u64) {
+        let failures = self.archive_failures.get();
+        (self.archived_files.get(), self.archived_bytes.get(), self.stored_bytes.get(), failures)
+    }
+
+    /// Requests found in the spool, and those that waited for a fetch on its way.
+    pub fn prefetch_totals(&self) -> (u64, u64) {
+        (self.spool_hits.get(), self.spool_waits.get())
+    }
+}

@@ -1,0 +1,168 @@
+//! The way back: one WAL file from the repository to where PostgreSQL wants it.
+//!
+//! `resolve` (what is asked, by whom, may it be placed there) → `fetch` → `open` (prove and
+//! decompress into the spool) → `place`. [`look_ahead::Restorer`] stands in front and decides,
+//! with `wald_core::sequence`, which segments take that way before PostgreSQL asks.
+//!
+//! Invariants: no byte is placed that was not proven; an absence is believed only when the
+//! repository vouches for it, and never from a prefetch; everything else is an error that
+//! `wald_core::outcome` turns into a stop, not into the end of the WAL; the spool is bounded,
+//! wiped at start, and what another process left in it is never used.
+
+pub mod resolve;
+mod patience;
+mod fetch;
+mod open;
+pub mod spool;
+pub mod look_ahead;
+
+use crate::codec::open::OpenError;
+use crate::codec::{Codec, CodecGone};
+use crate::fs::{FsError, place};
+use crate::metrics::Metrics;
+use crate::repository::Repository;
+use crate::store::StoreError;
+use resolve::{ResolveError, Resolved};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use wald_core::outcome::{Asker, RestoreFinding};
+use wald_core::wal_file::WalFile;
+
+/// What restoring needs to know.
+#[derive(Clone, Debug)]
+pub struct RestoreOptions {
+    /// How many files are fetched at once.
+    pub concurrency: usize,
+    /// Where prefetched files wait.
+    pub spool_dir: PathBuf,
+    /// How many bytes may wait there.
+    pub spool_max_bytes: u64,
+    /// How long a recovery waits for a repository that can't be reached.
+    pub patience: Duration,
+    /// The same for a standby.
+    pub standby_patience: Duration,
+}
+
+/// Why a file was not placed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The request makes no sense.
+    #[error(transparent)]
+    Refused(#[from] ResolveError),
+    /// The repository says that it has no such file.
+    #[error("{file} is not in the repository")]
+    Absent {
+        /// The file.
+        file: WalFile,
+    },
+    /// The repository could not be asked.
+    #[error("{file} can't be fetched, and whether the repository has it is not known")]
+    Unreachable {
+        /// The file.
+        file: WalFile,
+        /// What the way to it, or the repository, said.
+        source: StoreError,
+    },
+    /// Patience ran out while the repository was being asked.
+    #[error("{file} can't be fetched: the repository gave no answer within {} s, and whether it has the file is not known", after.as_secs())]
+    NoAnswer {
+        /// The file.
+        file: WalFile,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The object is not what was stored.
+    #[error("{key} in the repository is not usable, so {file} is not served: {detail}")]
+    Corrupt {
+        /// The file.
+        file: WalFile,
+        /// The object.
+        key: String,
+        /// What is wrong, with hashes.
+        detail: String,
+    },
+    /// The local disk is full or forbids it.
+    #[error("{file} can't be placed")]
+    Local {
+        /// The file.
+        file: WalFile,
+        /// What failed.
+        source: FsError,
+    },
+    /// The file can't be written while it is decompressed.
+    #[error("{file} can't be decompressed into the spool")]
+    Spool {
+        /// The file.
+        file: WalFile,
+        /// What failed.
+        source: OpenError,
+    },
+    /// The compression threads are gone.
+    #[error(transparent)]
+    Codec(#[from] CodecGone),
+    /// The agent is stopping, or the task that fetched the file died.
+    #[error("{file} is not fetched: the attempt was given up because the agent is stopping")]
+    GivenUp {
+        /// The file.
+        file: WalFile,
+    },
+}
+
+impl RestoreError {
+    /// What the table of exit codes knows it as.
+    pub fn finding(&self) -> RestoreFinding {
+        match self {
+            RestoreError::Absent { .. } => RestoreFinding::Absent,
+            RestoreError::Unreachable { .. } | RestoreError::NoAnswer { .. } => RestoreFinding::Unreachable,
+            RestoreError::Corrupt { .. } => RestoreFinding::Corrupt,
+            RestoreError::Refused(_)
+            | RestoreError::Local { .. }
+            | RestoreError::Spool { .. }
+            | RestoreError::Codec(_)
+            | RestoreError::GivenUp { .. } => RestoreFinding::Failed,
+        }
+    }
+}
+
+/// Fetches and proves single files; knows nothing of what comes next.
+pub struct Restore {
+    repository: Repository,
+    codec: Codec,
+    options: RestoreOptions,
+    metrics: Arc<Metrics>,
+}
+
+impl Restore {
+    /// Ready to restore from `repository`.
+    pub fn new(repository: Repository, codec: Codec, options: RestoreOptions, metrics: Arc<Metrics>) -> Self {
+        Self { repository, codec, options, metrics }
+    }
+
+    /// One request without a look-ahead and without a spool: what `wald archive-get` does when
+    /// no agent answers. The file is made beside its destination and renamed.
+    pub async fn restore_directly(&self, request: &Resolved) -> Result<(), RestoreError> {
+        let file = request.file;
+        let temporary = place::temporary_beside(&request.destination);
+        let attempt = || self.bring(file, temporary.clone());
+        let bytes = patience::patiently(file, self.patience(request.asker), attempt).await?;
+        place::place(&temporary, &request.destination)
+            .map_err(|source| RestoreError::Local { file, source })?;
+        self.metrics.restored(bytes);
+        Ok(())
+    }
+
+    /// How long to wait for a repository that can't be reached.
+    fn patience(&self, asker: Asker) -> Duration {
+        match asker {
+            Asker::Recovery => self.options.patience,
+            Asker::Standby => self.options.standby_patience,
+        }
+    }
+
+    /// Fetches `file` once and leaves it, proven, in `to`; its length in bytes.
+    async fn bring(&self, file: WalFile, to: PathBuf) -> Result<u64, RestoreError> {
+        let fetched = fetch::fetch(&self.repository, file).await?;
+        open::open(&self.repository, &self.codec, fetched, to).await
+    }
+}

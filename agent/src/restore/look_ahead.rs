@@ -1,0 +1,223 @@
+//! In front of the way back: answers PostgreSQL's requests, and fetches the segments behind
+//! the one that it asks for before it asks.
+//!
+//! What is fetched next is decided by `wald_core::sequence::Prefetch`; this is its shell.
+//! Invariants: an answer "absent" comes from a fetch made for that very request; a request
+//! waits for a fetch on its way at most as long as its patience, and fetches itself if that
+//! one failed; history files are always fetched fresh.
+
+use super::patience::patiently;
+use super::resolve::Resolved;
+use super::spool::Spool;
+use super::{Restore, RestoreError};
+use crate::explain::chain;
+use crate::fs::place;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio_util::task::TaskTracker;
+use wald_core::segment::SegmentName;
+use wald_core::sequence::{Answer, Keep, Limits, Prefetch};
+use wald_core::wal_file::WalFile;
+
+/// Whether a fetch on its way ended well. Why it did not is of no interest to a request: it
+/// asks afresh.
+type Fetching = Shared<BoxFuture<'static, bool>>;
+
+/// Serves what PostgreSQL asks for, and what it will ask for next.
+#[derive(Clone)]
+pub struct Restorer {
+    restore: Arc<Restore>,
+    spool: Arc<Spool>,
+    /// One window per data directory: two recoveries on one host don't disturb each other.
+    windows: Arc<Mutex<HashMap<PathBuf, Window>>>,
+    limits: Limits,
+    tasks: TaskTracker,
+}
+
+struct Window {
+    ahead: Prefetch,
+    spooled: HashMap<SegmentName, (PathBuf, u64)>,
+    fetching: HashMap<SegmentName, Fetching>,
+}
+
+/// How a request for a segment goes on.
+enum Step {
+    /// It is in the spool.
+    Take(PathBuf, u64),
+    /// It is on its way.
+    Wait(Fetching),
+    /// Fetch it for this request.
+    Fetch,
+}
+
+impl Restorer {
+    /// Work is spawned on `tasks`, which the supervisor waits for when it stops.
+    pub fn new(restore: Restore, spool: Spool, tasks: TaskTracker) -> Self {
+        let segment = u64::from(restore.repository.segment_size().bytes());
+        let files = usize::try_from(restore.options.spool_max_bytes / segment).unwrap_or(usize::MAX).max(1);
+        let limits = Limits { in_flight_max: restore.options.concurrency, held_max: files };
+        Self { restore: Arc::new(restore), spool: Arc::new(spool), windows: Arc::default(), limits, tasks }
+    }
+
+    /// PostgreSQL's request for one file. On `Ok` it stands, proven, at its destination.
+    pub async fn restore(&self, request: &Resolved) -> Result<(), RestoreError> {
+        let patience = self.restore.patience(request.asker);
+        let bytes = patiently(request.file, patience, || self.attempt(request)).await?;
+        self.restore.metrics.restored(bytes);
+        Ok(())
+    }
+
+    async fn attempt(&self, request: &Resolved) -> Result<u64, RestoreError> {
+        match request.file {
+            WalFile::Segment(name) => self.segment(name, request).await,
+            WalFile::Partial(_) | WalFile::History(_) | WalFile::BackupLabel(..) => {
+                let path = self.spool.fresh_path(request.file);
+                let bytes = self.restore.bring(request.file, path.clone()).await?;
+                self.place(path, bytes, request).await
+            }
+        }
+    }
+
+    async fn segment(&self, name: SegmentName, request: &Resolved) -> Result<u64, RestoreError> {
+        let mut waited = false;
+        loop {
+            let step = self.step(name, request);
+            self.look_ahead(&request.data_dir);
+            match step {
+                Step::Take(path, bytes) => {
+                    if !waited {
+                        self.restore.metrics.spool_hit();
+                    }
+                    return self.place(path, bytes, request).await;
+                }
+                Step::Wait(fetching) => {
+                    waited = true;
+                    self.restore.metrics.spool_wait();
+                    fetching.await;
+                }
+                Step::Fetch => {
+                    let path = self.spool.fresh_path(name);
+                    // Whatever becomes of this request, the segment stops being in flight.
+                    let _in_flight = InFlight { restorer: self, name, data_dir: request.data_dir.clone() };
+                    let bytes = self.restore.bring(request.file, path.clone()).await?;
+                    return self.place(path, bytes, request).await;
+                }
+            }
+        }
+    }
+
+    fn step(&self, name: SegmentName, request: &Resolved) -> Step {
+        let mut windows = self.lock();
+        let size = self.restore.repository.segment_size();
+        let window = windows.entry(request.data_dir.clone()).or_insert_with(|| Window {
+            ahead: Prefetch::new(size, self.limits),
+            spooled: HashMap::new(),
+            fetching: HashMap::new(),
+        });
+        let (answer, dropped) = window.ahead.request(name);
+        for name in dropped {
+            if let Some((path, _)) = window.spooled.remove(&name) {
+                remove(path);
+            }
+        }
+        match answer {
+            Answer::Finished => {
+                window.ahead.taken(name);
+                match window.spooled.remove(&name) {
+                    Some((path, bytes)) => Step::Take(path, bytes),
+                    None => Step::Fetch,
+                }
+            }
+            Answer::Wait => match window.fetching.get(&name) {
+                Some(fetching) => Step::Wait(fetching.clone()),
+                // In flight for another request of the same file: fetch it a second time.
+                None => Step::Fetch,
+            },
+            Answer::Begin => Step::Fetch,
+        }
+    }
+
+    /// Starts the fetches behind the asked-for segment, as far as they fit.
+    fn look_ahead(&self, data_dir: &std::path::Path) {
+        let mut windows = self.lock();
+        let Some(window) = windows.get_mut(data_dir) else { return };
+        while let Some(name) = window.ahead.candidate() {
+            window.ahead.begin(name);
+            let this = self.clone();
+            let data_dir = data_dir.to_owned();
+            let task = self.tasks.spawn(async move { this.prefetch(name, data_dir).await });
+            window.fetching.insert(name, task.map(|joined| joined.unwrap_or(false)).boxed().shared());
+        }
+    }
+
+    async fn prefetch(&self, name: SegmentName, data_dir: PathBuf) -> bool {
+        let path = self.spool.fresh_path(name);
+        let outcome = self.restore.bring(WalFile::Segment(name), path.clone()).await;
+        let mut windows = self.lock();
+        let Some(window) = windows.get_mut(&data_dir) else {
+            remove(path);
+            return false;
+        };
+        window.fetching.remove(&name);
+        match outcome {
+            Ok(bytes) => {
+                if window.ahead.fetched(name) == Keep::Keep {
+                    window.spooled.insert(name, (path, bytes));
+                } else {
+                    remove(path);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(segment = %name, error = %chain(&error), "looking ahead ends here");
+                window.ahead.failed(name);
+                return false;
+            }
+        }
+        drop(windows);
+        self.look_ahead(&data_dir);
+        true
+    }
+
+    async fn place(&self, path: PathBuf, bytes: u64, request: &Resolved) -> Result<u64, RestoreError> {
+        let (destination, file) = (request.destination.clone(), request.file);
+        // A rename, or a copy across file systems: either way not on the runtime's threads.
+        let placed = self.restore.codec.run(move || {
+            let placed = place::place(&path, &destination);
+            if placed.is_err() {
+                remove(path);
+            }
+            placed
+        });
+        placed.await?.map_err(|source| RestoreError::Local { file, source })?;
+        Ok(bytes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Window>> {
+        // A panic while the lock is held leaves at worst a file that is fetched again.
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While this lives, a request fetches `name` itself.
+struct InFlight<'a> {
+    restorer: &'a Restorer,
+    name: SegmentName,
+    data_dir: PathBuf,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if let Some(window) = self.restorer.lock().get_mut(&self.data_dir) {
+            window.ahead.taken(self.name);
+        }
+    }
+}
+
+fn remove(path: PathBuf) {
+    if let Err(error) = std::fs::remove_file(&path) {
+        tracing::warn!(path = %path.display(), %error, "can't remove a file from the spool");
+    }
+}

@@ -20,5 +20,6 @@ pub mod s3_client;
 pub mod seaweed;
 
 pub mod agent;
+pub mod scene;
 pub mod binaries;
 pub mod wald;

@@ -147,12 +147,28 @@ impl Archive {
         let budget_kib = budget_kib.min(u32::MAX >> 3);
         let permits = usize::try_from(budget_kib).unwrap_or(1);
         let pg_wal = PgWal::of(&options.data_dir);
-        Self { repository, codec, pg_wal, options, budget: Arc::new(Semaphore::new(permits)), budget_kib, metrics }
+        Self {
+            repository,
+            codec,
+            pg_wal,
+            options,
+            budget: Arc::new(Semaphore::new(permits)),
+            budget_kib,
+            metrics,
+        }
     }
 
     /// Checks that `path` names a file that may be archived, and opens it.
     fn admit(&self, path: &Path) -> Result<Admitted, AdmitError> {
         self.pg_wal.admit(path, self.repository.segment_size())
+    }
+
+    /// One request without a look-ahead: what `wald archive-push` does when no agent answers.
+    pub async fn archive_directly(&self, path: &Path) -> Result<Durable, ArchiveError> {
+        let admitted = self.admit(path)?;
+        let (file, after) = (admitted.file(), self.options.timeout);
+        let pushed = tokio::time::timeout(after, self.push(admitted)).await;
+        pushed.unwrap_or(Err(ArchiveError::TimedOut { file, after }))
     }
 
     /// The whole way of one file. On `Ok` the repository has confirmed its exact bytes.

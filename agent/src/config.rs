@@ -167,7 +167,10 @@ impl Config {
         if let Some(endpoint) = &repository.s3.endpoint {
             writeln!(out, "endpoint = {endpoint:?}")?;
         }
-        writeln!(out, "region = {:?}\npath_style = {}", repository.s3.region, repository.s3.path_style)?;
+        if let Some(region) = &repository.s3.region {
+            writeln!(out, "region = {region:?}")?;
+        }
+        writeln!(out, "path_style = {}", repository.s3.path_style)?;
         if let Some(ca_file) = &repository.s3.ca_file {
             writeln!(out, "ca_file = {ca_file:?}")?;
         }
@@ -259,9 +262,13 @@ mod tests {
         )
         .unwrap_err()
         .to_string();
-        for key in
-            ["repository.url", "repository.connect_timeout", "archive.concurrency", "archive.compression", "backup.part_size"]
-        {
+        for key in [
+            "repository.url",
+            "repository.connect_timeout",
+            "archive.concurrency",
+            "archive.compression",
+            "backup.part_size",
+        ] {
             assert!(error.contains(key), "{key} is missing in: {error}");
         }
     }
@@ -274,7 +281,8 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        for connection in ["host=/tmp password=hunter2", "postgresql://u:hunter2@h/db", "password = 'hunter2"] {
+        for connection in ["host=/tmp password=hunter2", "postgresql://u:hunter2@h/db", "password = 'hunter2"]
+        {
             let text = format!("{SMALLEST}[cluster]\nconnection = \"{connection}\"\n");
             match parse(&text) {
                 Ok(config) => assert!(!config.display().contains("hunter2"), "{connection}"),

@@ -1,4 +1,24 @@
-//! The daemon and the operator's command line.
+//! wald: the daemon and the operator's command line, as a library so that the suites can reach
+//! its parts. `agent/ARCHITECTURE.md` has the map.
+//!
+//! The modules stand in the order in which data flows.
 
+pub mod cli;
+pub mod config;
+pub mod supervise;
+pub mod server;
+pub mod status;
+
+pub mod archive;
+pub mod restore;
 pub mod backup;
+
+pub mod cluster;
+pub mod repository;
+pub mod codec;
 pub mod store;
+pub mod fs;
+
+pub mod clock;
+pub mod metrics;
+pub mod explain;

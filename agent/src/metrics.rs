@@ -50,8 +50,14 @@ impl Metrics {
                 "Requests for segments that were confirmed before they were asked for",
             )?,
             restored_bytes: counter("wald_restored_bytes_total", "Bytes of WAL handed to PostgreSQL")?,
-            spool_hits: counter("wald_restore_prefetch_hits_total", "Segments that were in the spool when asked for")?,
-            spool_waits: counter("wald_restore_prefetch_waits_total", "Segments that were on their way when asked for")?,
+            spool_hits: counter(
+                "wald_restore_prefetch_hits_total",
+                "Segments that were in the spool when asked for",
+            )?,
+            spool_waits: counter(
+                "wald_restore_prefetch_waits_total",
+                "Segments that were on their way when asked for",
+            )?,
             archive_seconds,
             restore_requests,
             registry,

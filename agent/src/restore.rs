@@ -10,6 +10,7 @@
 //! wiped at start, and what another process left in it is never used.
 
 pub mod resolve;
+mod patience;
 mod fetch;
 mod open;
 pub mod spool;
@@ -17,15 +18,15 @@ pub mod look_ahead;
 
 use crate::codec::open::OpenError;
 use crate::codec::{Codec, CodecGone};
-use crate::fs::FsError;
+use crate::fs::{FsError, place};
 use crate::metrics::Metrics;
 use crate::repository::Repository;
 use crate::store::StoreError;
-use resolve::ResolveError;
+use resolve::{ResolveError, Resolved};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use wald_core::outcome::RestoreFinding;
+use wald_core::outcome::{Asker, RestoreFinding};
 use wald_core::wal_file::WalFile;
 
 /// What restoring needs to know.
@@ -136,6 +137,27 @@ impl Restore {
     /// Ready to restore from `repository`.
     pub fn new(repository: Repository, codec: Codec, options: RestoreOptions, metrics: Arc<Metrics>) -> Self {
         Self { repository, codec, options, metrics }
+    }
+
+    /// One request without a look-ahead and without a spool: what `wald archive-get` does when
+    /// no agent answers. The file is made beside its destination and renamed.
+    pub async fn restore_directly(&self, request: &Resolved) -> Result<(), RestoreError> {
+        let file = request.file;
+        let temporary = place::temporary_beside(&request.destination);
+        let attempt = || self.bring(file, temporary.clone());
+        let bytes = patience::patiently(file, self.patience(request.asker), attempt).await?;
+        place::place(&temporary, &request.destination)
+            .map_err(|source| RestoreError::Local { file, source })?;
+        self.metrics.restored(bytes);
+        Ok(())
+    }
+
+    /// How long to wait for a repository that can't be reached.
+    fn patience(&self, asker: Asker) -> Duration {
+        match asker {
+            Asker::Recovery => self.options.patience,
+            Asker::Standby => self.options.standby_patience,
+        }
     }
 
     /// Fetches `file` once and leaves it, proven, in `to`; its length in bytes.

@@ -14,6 +14,7 @@
 mod backend;
 mod directory;
 mod error;
+pub mod fault;
 mod options;
 mod read;
 mod s3;

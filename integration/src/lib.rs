@@ -15,5 +15,10 @@ pub mod reaper;
 pub mod run;
 pub mod sandbox;
 
+pub mod postgres;
 pub mod s3_client;
 pub mod seaweed;
+
+pub mod agent;
+pub mod binaries;
+pub mod wald;

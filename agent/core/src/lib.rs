@@ -9,55 +9,58 @@
 //! part that the shims need is built, and that part uses `std` alone.
 
 pub mod lsn;
+pub mod timeline;
 pub mod segment;
 pub mod system_id;
-pub mod timeline;
 pub mod wal_file;
 
 #[cfg(feature = "formats")]
-pub mod backup_label;
+mod little_endian;
 #[cfg(feature = "formats")]
 pub mod control_file;
+#[cfg(feature = "formats")]
+pub mod wal_page;
 #[cfg(feature = "formats")]
 pub mod data_file;
 #[cfg(feature = "formats")]
 pub mod data_page;
 #[cfg(feature = "formats")]
-mod little_endian;
+pub mod backup_label;
 #[cfg(feature = "formats")]
 pub mod manifest;
-#[cfg(feature = "formats")]
-pub mod wal_page;
-
-#[cfg(feature = "formats")]
-pub mod backup_id;
-
-#[cfg(feature = "formats")]
-pub mod blake3_hex;
-
-#[cfg(feature = "formats")]
-pub mod frame;
-#[cfg(feature = "formats")]
-pub mod object_key;
-
-#[cfg(feature = "formats")]
-pub mod relative_path;
-
-#[cfg(feature = "formats")]
-pub mod file_list;
-
-#[cfg(feature = "formats")]
-pub mod catalog;
-
 #[cfg(feature = "formats")]
 pub mod history;
 
 #[cfg(feature = "formats")]
-pub mod coverage;
+pub mod identity;
+#[cfg(feature = "formats")]
+pub mod backup_id;
+#[cfg(feature = "formats")]
+pub mod object_key;
+#[cfg(feature = "formats")]
+pub mod blake3_hex;
+#[cfg(feature = "formats")]
+pub mod frame;
+#[cfg(feature = "formats")]
+pub mod relative_path;
+#[cfg(feature = "formats")]
+pub mod file_list;
+#[cfg(feature = "formats")]
+pub mod catalog;
 
 #[cfg(feature = "formats")]
+pub mod coverage;
+#[cfg(feature = "formats")]
 pub mod target;
+#[cfg(feature = "formats")]
+pub mod quantity;
+#[cfg(feature = "formats")]
+pub mod wal_path;
+#[cfg(feature = "formats")]
+pub mod recovery_window;
+#[cfg(feature = "formats")]
+pub mod recovery_plan;
 
+pub mod sequence;
 pub mod outcome;
 pub mod protocol;
-pub mod sequence;

@@ -275,7 +275,10 @@ mod tests {
         let (dir, pg_wal, size) = data_dir();
         let pg_wal_dir = dir.path().join("pg_wal");
         for name in ["x", "..", "000000010000000000000001.ready"] {
-            assert!(matches!(pg_wal.admit(&pg_wal_dir.join(name), size), Err(AdmitError::Name { .. })), "{name}");
+            assert!(
+                matches!(pg_wal.admit(&pg_wal_dir.join(name), size), Err(AdmitError::Name { .. })),
+                "{name}"
+            );
         }
         fs::create_dir(pg_wal_dir.join("000000010000000000000003")).unwrap();
         let directory = pg_wal.admit(&pg_wal_dir.join("000000010000000000000003"), size);
@@ -286,6 +289,9 @@ mod tests {
         fs::write(pg_wal_dir.join("archive_status/000000010000000000000004.ready"), "").unwrap();
         let short = pg_wal.admit(&pg_wal_dir.join("000000010000000000000004"), size);
         assert!(matches!(short, Err(AdmitError::Size { found: 5, .. })));
-        assert!(matches!(pg_wal.admit(&pg_wal_dir.join("000000010000000000000009"), size), Err(AdmitError::Fs(_))));
+        assert!(matches!(
+            pg_wal.admit(&pg_wal_dir.join("000000010000000000000009"), size),
+            Err(AdmitError::Fs(_))
+        ));
     }
 }

@@ -6,9 +6,11 @@
 //! only if the file is still the very one that was read; results live in memory, so after a
 //! restart the same bytes are sent again and found present.
 
-use super::admit::Admitted;
+use super::admit::{Admitted, Backlog};
 use super::confirm::Durable;
 use super::{Archive, ArchiveError};
+use crate::explain::chain;
+use crate::fs::FsError;
 use crate::fs::map::FileStamp;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -63,6 +65,11 @@ impl Archiver {
             }
         };
         outcome.unwrap_or_else(|_| Err(Arc::new(ArchiveError::TimedOut { file, after })))
+    }
+
+    /// What PostgreSQL has marked as waiting.
+    pub fn backlog(&self) -> Result<Backlog, FsError> {
+        self.archive.pg_wal.backlog()
     }
 
     /// What is in flight or confirmed ahead of PostgreSQL, in segments.
@@ -130,7 +137,8 @@ impl Archiver {
             };
             state.ahead.begin(name);
             let stamp = admitted.stamp();
-            self.start(&mut state, name, admitted, stamp);
+            // Nobody waits for it yet; it is found in `shipping` when PostgreSQL asks.
+            let _on_its_way = self.start(&mut state, name, admitted, stamp);
         }
     }
 
@@ -148,7 +156,7 @@ impl Archiver {
                     state.ahead.confirmed(name);
                 }
                 Err(error) => {
-                    tracing::debug!(segment = %name, error = %error, "a segment was not confirmed");
+                    tracing::debug!(segment = %name, error = %chain(error), "a segment was not confirmed");
                     state.ahead.failed(name);
                 }
             }

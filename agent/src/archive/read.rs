@@ -37,7 +37,8 @@ pub(super) fn load(admitted: Admitted, identity: &Identity, effort: Effort) -> R
     let file = admitted.file();
     let read = |source| ArchiveError::Read { file, source };
     let bytes_max = admitted.stamp().bytes();
-    let bytes = map::bytes(admitted.handle(), admitted.path(), admitted.stillness(), bytes_max).map_err(read)?;
+    let bytes =
+        map::bytes(admitted.handle(), admitted.path(), admitted.stillness(), bytes_max).map_err(read)?;
     let raw = bytes.as_ref();
     let foreign = |detail: String| read(invalid(&admitted, detail));
     match file {
@@ -55,8 +56,11 @@ pub(super) fn load(admitted: Admitted, identity: &Identity, effort: Effort) -> R
             check_control(identity).map_err(&foreign)?;
             let label = BackupLabel::parse(&String::from_utf8_lossy(raw))
                 .map_err(|error| foreign(error.to_string()))?;
-            if label.start_segment != name {
-                return Err(foreign(format!("it describes a backup that starts in {}", label.start_segment)));
+            if label.start_segment() != name {
+                return Err(foreign(format!(
+                    "it describes a backup that starts in {}",
+                    label.start_segment()
+                )));
             }
             Ok(bare(file, raw))
         }

@@ -19,7 +19,11 @@ use wald_core::wal_file::WalFile;
 /// at once, and the other one may fail.
 const ATTEMPTS_MAX: u32 = 3;
 
-pub(super) async fn ship(repository: &Repository, codec: &Codec, load: Load) -> Result<Durable, ArchiveError> {
+pub(super) async fn ship(
+    repository: &Repository,
+    codec: &Codec,
+    load: Load,
+) -> Result<Durable, ArchiveError> {
     match load {
         Load::Sealed(sealed) => ship_sealed(repository, codec, sealed).await,
         Load::Bare { file, raw, raw_blake3 } => {
@@ -32,7 +36,11 @@ pub(super) async fn ship(repository: &Repository, codec: &Codec, load: Load) -> 
     }
 }
 
-async fn ship_sealed(repository: &Repository, codec: &Codec, sealed: Sealed) -> Result<Durable, ArchiveError> {
+async fn ship_sealed(
+    repository: &Repository,
+    codec: &Codec,
+    sealed: Sealed,
+) -> Result<Durable, ArchiveError> {
     let file = sealed.header.file;
     let key = ObjectKey::wal(file);
     for _ in 0..ATTEMPTS_MAX {

@@ -68,7 +68,9 @@ pub enum OpenError {
         found: blake3::Hash,
     },
     /// The decompressed bytes are not the ones that were sealed.
-    #[error("the content is damaged: BLAKE3 {found} over {found_bytes} bytes, expected {expected} over {expected_bytes}")]
+    #[error(
+        "the content is damaged: BLAKE3 {found} over {found_bytes} bytes, expected {expected} over {expected_bytes}"
+    )]
     RawHash {
         /// The header's.
         expected: blake3::Hash,

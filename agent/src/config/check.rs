@@ -4,7 +4,7 @@
 use super::amount::{parse_bytes, parse_duration};
 use super::raw::RawConfig;
 use super::{Agent, Archive, Backup, Checkpoint, Cluster, Compression, Config, Restore, Retention};
-use crate::store::{S3Options, StoreOptions};
+use crate::store::{AwsEnvironment, S3Options, StoreOptions};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -80,13 +80,23 @@ impl Checker {
         self.problems.push(Problem { key, found: found.into(), wanted: wanted.into() });
     }
 
-    fn duration(&mut self, key: &'static str, text: Option<String>, default: Duration, max: Duration) -> Duration {
+    fn duration(
+        &mut self,
+        key: &'static str,
+        text: Option<String>,
+        default: Duration,
+        max: Duration,
+    ) -> Duration {
         let Some(text) = text else { return default };
         match parse_duration(&text) {
             Some(duration) if !duration.is_zero() && duration <= max => duration,
             _ => {
                 let max = super::amount::duration(max);
-                self.refuse(key, format!("{text:?}"), format!("a duration above 0 and up to {max}, such as \"30s\" or \"10m\""));
+                self.refuse(
+                    key,
+                    format!("{text:?}"),
+                    format!("a duration above 0 and up to {max}, such as \"30s\" or \"10m\""),
+                );
                 default
             }
         }
@@ -98,7 +108,11 @@ impl Checker {
             Some(bytes) if bytes >= min => bytes,
             _ => {
                 let min = super::amount::bytes(min);
-                self.refuse(key, format!("{text:?}"), format!("a size of at least {min}, such as \"64MiB\" or \"1GiB\""));
+                self.refuse(
+                    key,
+                    format!("{text:?}"),
+                    format!("a size of at least {min}, such as \"64MiB\" or \"1GiB\""),
+                );
                 default
             }
         }
@@ -173,7 +187,11 @@ fn repository(checker: &mut Checker, raw: super::raw::RawRepository) -> StoreOpt
         let known = url::Url::parse(endpoint)
             .is_ok_and(|parsed| matches!(parsed.scheme(), "http" | "https") && parsed.password().is_none());
         if !known {
-            checker.refuse("repository.endpoint", "(not shown)", "an http:// or https:// URL without credentials");
+            checker.refuse(
+                "repository.endpoint",
+                "(not shown)",
+                "an http:// or https:// URL without credentials",
+            );
         }
     }
     StoreOptions {
@@ -182,9 +200,12 @@ fn repository(checker: &mut Checker, raw: super::raw::RawRepository) -> StoreOpt
             // Stores other than Amazon's are commonly reached by an endpoint whose name does
             // not resolve per bucket.
             path_style: raw.path_style.unwrap_or(raw.endpoint.is_some()),
+            // Naming an http:// endpoint is saying so.
+            allow_http: raw.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")),
             endpoint: raw.endpoint,
-            region: raw.region.unwrap_or_else(|| "us-east-1".to_owned()),
+            region: raw.region,
             ca_file: raw.ca_file,
+            environment: AwsEnvironment::of_process(),
         },
         connect_timeout: checker.duration(
             "repository.connect_timeout",
@@ -212,11 +233,14 @@ fn cluster(checker: &mut Checker, raw: super::raw::RawCluster) -> Cluster {
     if let Some(data_dir) = raw.data_dir.as_ref().filter(|data_dir| !data_dir.is_absolute()) {
         checker.refuse("cluster.data_dir", format!("{data_dir:?}"), "an absolute path");
     }
-    let connection = raw
-        .connection
-        .unwrap_or_else(|| "host=/var/run/postgresql user=postgres dbname=postgres".to_owned());
+    let connection =
+        raw.connection.unwrap_or_else(|| "host=/var/run/postgresql user=postgres dbname=postgres".to_owned());
     if connection.parse::<tokio_postgres::Config>().is_err() {
-        checker.refuse("cluster.connection", "(not shown)", "a libpq connection string such as \"host=/run/postgresql user=postgres\"");
+        checker.refuse(
+            "cluster.connection",
+            "(not shown)",
+            "a libpq connection string such as \"host=/run/postgresql user=postgres\"",
+        );
     }
     Cluster { data_dir: raw.data_dir, connection }
 }
@@ -237,7 +261,12 @@ fn archive(checker: &mut Checker, raw: super::raw::RawArchive) -> Archive {
         concurrency: checker.number("archive.concurrency", raw.concurrency, 4, (1, 64)),
         memory_max_bytes: checker.bytes("archive.memory_max", raw.memory_max, 256 << 20, 1 << 20),
         compression,
-        timeout: checker.duration("archive.timeout", raw.timeout, Duration::from_secs(60), Duration::from_secs(540)),
+        timeout: checker.duration(
+            "archive.timeout",
+            raw.timeout,
+            Duration::from_secs(60),
+            Duration::from_secs(540),
+        ),
     }
 }
 

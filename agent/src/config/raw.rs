@@ -82,7 +82,8 @@ pub(super) struct RawRetention {
 }
 
 pub(super) fn parse(path: &Path, text: &str) -> Result<RawConfig, ConfigError> {
-    toml::from_str(text).map_err(|error| ConfigError::Syntax { path: path.to_owned(), detail: place(text, &error) })
+    toml::from_str(text)
+        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), detail: place(text, &error) })
 }
 
 /// Line, column and message, without quoting the line: it may hold a password.

@@ -71,7 +71,9 @@ pub fn bytes(file: &File, path: &Path, stillness: Stillness, bytes_max: u64) -> 
         Stillness::Ready => map(file, path).map(FileBytes::Mapped),
         Stillness::Unknown => {
             let mut bytes = Vec::new();
-            file.take(bytes_max).read_to_end(&mut bytes).map_err(|source| FsError::new("read", path, source))?;
+            file.take(bytes_max)
+                .read_to_end(&mut bytes)
+                .map_err(|source| FsError::new("read", path, source))?;
             Ok(FileBytes::Read(bytes))
         }
     }

@@ -5,6 +5,7 @@
 
 use super::RestoreError;
 use crate::repository::Repository;
+use crate::store::StoreError;
 use bytes::Bytes;
 use wald_core::object_key::ObjectKey;
 use wald_core::wal_file::WalFile;
@@ -52,7 +53,7 @@ async fn get(repository: &Repository, file: WalFile, bytes_max: u64) -> Result<B
             Ok(()) => Err(RestoreError::Absent { file }),
             Err(source) => Err(RestoreError::Unreachable { file, source }),
         },
-        Err(error) if error.is_too_large() => {
+        Err(error @ StoreError::TooLarge { .. }) => {
             Err(RestoreError::Corrupt { file, key: key.to_string(), detail: error.to_string() })
         }
         Err(source) => Err(RestoreError::Unreachable { file, source }),

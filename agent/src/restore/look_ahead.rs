@@ -6,26 +6,21 @@
 //! waits for a fetch on its way at most as long as its patience, and fetches itself if that
 //! one failed; history files are always fetched fresh.
 
+use super::patience::patiently;
 use super::resolve::Resolved;
 use super::spool::Spool;
 use super::{Restore, RestoreError};
+use crate::explain::chain;
 use crate::fs::place;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use wald_core::outcome::{Asker, RestoreFinding};
 use wald_core::segment::SegmentName;
 use wald_core::sequence::{Answer, Keep, Limits, Prefetch};
 use wald_core::wal_file::WalFile;
-
-/// The pause before an unreachable repository is asked again, and its growth.
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(200);
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 
 /// Whether a fetch on its way ended well. Why it did not is of no interest to a request: it
 /// asks afresh.
@@ -69,30 +64,10 @@ impl Restorer {
 
     /// PostgreSQL's request for one file. On `Ok` it stands, proven, at its destination.
     pub async fn restore(&self, request: &Resolved) -> Result<(), RestoreError> {
-        let patience = match request.asker {
-            Asker::Recovery => self.restore.options.patience,
-            Asker::Standby => self.restore.options.standby_patience,
-        };
-        let file = request.file;
-        let deadline = Instant::now() + patience;
-        let mut delay = RETRY_DELAY_MIN;
-        loop {
-            let attempt = tokio::time::timeout_at(deadline, self.attempt(request)).await;
-            let error = match attempt {
-                Ok(Ok(bytes)) => {
-                    self.restore.metrics.restored(bytes);
-                    return Ok(());
-                }
-                Ok(Err(error)) => error,
-                Err(_) => return Err(RestoreError::NoAnswer { file, after: patience }),
-            };
-            if error.finding() != RestoreFinding::Unreachable || Instant::now() + delay >= deadline {
-                return Err(error);
-            }
-            tracing::warn!(%file, error = %chain(&error), "the repository can't be reached; asking again");
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(RETRY_DELAY_MAX);
-        }
+        let patience = self.restore.patience(request.asker);
+        let bytes = patiently(request.file, patience, || self.attempt(request)).await?;
+        self.restore.metrics.restored(bytes);
+        Ok(())
     }
 
     async fn attempt(&self, request: &Resolved) -> Result<u64, RestoreError> {
@@ -245,9 +220,4 @@ fn remove(path: PathBuf) {
     if let Err(error) = std::fs::remove_file(&path) {
         tracing::warn!(path = %path.display(), %error, "can't remove a file from the spool");
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    crate::server::one_line(error)
 }

@@ -48,10 +48,8 @@ fn write_sealed(object: &Bytes, expected: &Expected, to: &Path) -> Result<u64, R
         // A full segment is exactly one segment long; a shorter one would be WAL's early end.
         Ok(header) if header.raw_bytes == expected.raw_bytes_max => Ok(header.raw_bytes),
         Ok(header) => {
-            let detail = format!(
-                "it holds {} bytes, a segment has {}",
-                header.raw_bytes, expected.raw_bytes_max
-            );
+            let detail =
+                format!("it holds {} bytes, a segment has {}", header.raw_bytes, expected.raw_bytes_max);
             Err(corrupt(file, detail))
         }
         Err(error) if error.is_damage() => Err(corrupt(file, error.to_string())),

@@ -53,7 +53,12 @@ pub fn resolve(name: &str, destination: &Path) -> Result<Resolved, ResolveError>
     if !known_name || !in_pg_wal || !data_dir.join("PG_VERSION").is_file() {
         return Err(refused());
     }
-    Ok(Resolved { file, destination: destination.to_owned(), data_dir: data_dir.to_owned(), asker: asker(data_dir) })
+    Ok(Resolved {
+        file,
+        destination: destination.to_owned(),
+        data_dir: data_dir.to_owned(),
+        asker: asker(data_dir),
+    })
 }
 
 /// Who would ask for the destination, as far as it can be told when the request is refused.
@@ -85,7 +90,9 @@ mod tests {
         assert!(resolve("00000002.history", &pg_wal.join("RECOVERYHISTORY")).is_ok());
         fs::write(dir.path().join("standby.signal"), "").unwrap();
         assert_eq!(resolve(NAME, &pg_wal.join(NAME)).unwrap().asker, Asker::Standby);
-        for destination in ["postgresql.conf", "pg_wal/postgresql.conf", "pg_wal/../RECOVERYXLOG", "global/RECOVERYXLOG"] {
+        for destination in
+            ["postgresql.conf", "pg_wal/postgresql.conf", "pg_wal/../RECOVERYXLOG", "global/RECOVERYXLOG"]
+        {
             assert!(resolve(NAME, &dir.path().join(destination)).is_err(), "{destination}");
         }
         assert!(resolve("postgresql.conf", &pg_wal.join("RECOVERYXLOG")).is_err());

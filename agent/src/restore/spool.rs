@@ -33,7 +33,8 @@ impl Spool {
         for entry in entries {
             let path = entry.map_err(|source| FsError::new("list", directory, source))?.path();
             // Only what a spool makes: a wrong spool_dir must not cost anybody a file.
-            let ours = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(".spool"));
+            let ours =
+                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(".spool"));
             if ours {
                 fs::remove_file(&path).map_err(|source| FsError::new("remove", &path, source))?;
             }

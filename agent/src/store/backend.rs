@@ -25,6 +25,7 @@ pub struct Store {
     pub(super) inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 pub(super) struct Inner {
     pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) kind: Kind,
@@ -38,6 +39,7 @@ pub(super) struct Inner {
 }
 
 /// What decides how an answer is read.
+#[derive(Clone)]
 pub(super) enum Kind {
     Memory,
     Directory(Directory),
@@ -88,6 +90,12 @@ impl Store {
                 deadline: MEMORY_DEADLINE,
             }),
         }
+    }
+
+    /// The same repository with something between it and its objects.
+    pub(super) fn in_front(&self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        let objects = wrap(Arc::clone(&self.inner.objects));
+        Self { inner: Arc::new(Inner { objects, ..(*self.inner).clone() }) }
     }
 
     /// The repository's URL, without credentials, for messages.

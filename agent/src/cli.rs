@@ -1,0 +1,82 @@
+//! The operator's command line: what may be typed, and which module answers.
+//!
+//! Invariants: this is the only place beside `main` that sees the whole configuration; it
+//! hands each module its own options. `archive-push` and `archive-get` end with the exit codes
+//! of `wald_core::outcome`, whatever goes wrong: usage errors and panics included.
+
+mod direct;
+mod options;
+mod repo;
+mod run;
+mod status;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+pub use run::run;
+
+/// Archives PostgreSQL's WAL and base backups to S3 under object lock, and brings them back.
+#[derive(Debug, Parser)]
+#[command(name = "wald", version, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration file
+    #[arg(long, global = true, env = "WALD_CONFIG", default_value = crate::config::DEFAULT_PATH)]
+    pub config: PathBuf,
+    /// Say more on standard error; twice for everything (or set WALD_LOG, as in `WALD_LOG=wald=debug`)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `wald` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon behind archive_command and restore_command
+    Agent,
+    /// How the agent, the backups and the recovery window are
+    Status(OutputArgs),
+    /// Make or check the repository
+    #[command(subcommand)]
+    Repo(RepoCommand),
+    /// Check the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Archive one WAL file without the agent (what wald-archive does when no agent answers)
+    ArchivePush {
+        /// The WAL file (%p)
+        path: PathBuf,
+    },
+    /// Fetch one WAL file without the agent (what wald-restore does when no agent answers)
+    ArchiveGet {
+        /// The WAL file's name (%f)
+        file: String,
+        /// Where to place it (%p)
+        destination: PathBuf,
+    },
+}
+
+/// `wald repo …`
+#[derive(Debug, Subcommand)]
+pub enum RepoCommand {
+    /// Make the repository: write whose it is into wald.json
+    Init,
+    /// Try whether the repository can be written, read and listed, and keeps its promises
+    Check,
+}
+
+/// `wald config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the effective configuration, secrets hidden
+    Check,
+}
+
+/// How to print.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,103 @@
+//! `archive-push` and `archive-get`: the same ways as the agent's, for one file, without it.
+//!
+//! Invariant: every end of these functions is an exit code of `wald_core::outcome`; a
+//! configuration that can't be read or a repository that can't be opened is a failure, never
+//! "not there".
+
+use super::options;
+use super::run::Failure;
+use crate::archive::Archive;
+use crate::codec::Codec;
+use crate::config::Config;
+use crate::explain::chain;
+use crate::metrics::Metrics;
+use crate::repository::{Repository, RepositoryError};
+use crate::restore::resolve::{Resolved, asker_of, resolve};
+use crate::restore::{Restore, RestoreError};
+use crate::store::{Store, StoreError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use wald_core::outcome::{ArchiveOutcome, RestoreFinding, restore_outcome};
+use wald_core::protocol::Reply;
+
+/// Archives one file; the exit code.
+pub(super) fn archive_push(config: &Path, path: &Path) -> u8 {
+    match try_archive_push(config, path) {
+        Ok(reply) => {
+            if !reply.message.is_empty() {
+                eprintln!("wald: {}", reply.message);
+            }
+            reply.exit_code
+        }
+        Err(error) => {
+            eprintln!("wald: {}", chain(error.as_ref()));
+            ArchiveOutcome::TryAgain.exit_code()
+        }
+    }
+}
+
+fn try_archive_push(config: &Path, path: &Path) -> Result<Reply, Failure> {
+    let config = Config::load(config)?;
+    let path = absolute(path)?;
+    let options = options::archive(&config, config.data_dir()?.to_owned());
+    options::runtime()?.block_on(async {
+        let repository = Repository::open(Store::open(&config.repository)?).await?;
+        crate::cluster::check(&options.data_dir, repository.identity())?;
+        let archive = Archive::new(repository, Codec::start()?, options, Arc::new(Metrics::new()?));
+        Ok(archive.archive_directly(&path).await?.into())
+    })
+}
+
+/// Fetches one file; the exit code.
+pub(super) fn archive_get(config: &Path, file: &str, destination: &Path) -> u8 {
+    let asker = absolute(destination).map_or_else(|_| asker_of(destination), |path| asker_of(&path));
+    let finding = match try_archive_get(config, file, destination) {
+        Ok(()) => RestoreFinding::Placed,
+        Err(error) => {
+            eprintln!("wald: {}", chain(error.as_ref()));
+            error.downcast_ref::<RestoreError>().map_or(RestoreFinding::Failed, RestoreError::finding)
+        }
+    };
+    restore_outcome(asker, finding).exit_code()
+}
+
+fn try_archive_get(config: &Path, file: &str, destination: &Path) -> Result<(), Failure> {
+    let config = Config::load(config)?;
+    let request = resolve(file, &absolute(destination)?)?;
+    let options = options::restore(&config);
+    let patience = match request.asker {
+        wald_core::outcome::Asker::Recovery => options.patience,
+        wald_core::outcome::Asker::Standby => options.standby_patience,
+    };
+    options::runtime()?.block_on(async {
+        let store = Store::open(&config.repository)?;
+        let repository = open_within(store, patience, &request).await?;
+        let restore = Restore::new(repository, Codec::start()?, options, Arc::new(Metrics::new()?));
+        Ok(restore.restore_directly(&request).await?)
+    })
+}
+
+/// An outage is waited out here as it is by the agent.
+async fn open_within(store: Store, patience: Duration, request: &Resolved) -> Result<Repository, Failure> {
+    let file = request.file;
+    let opened = tokio::time::timeout(patience, async {
+        loop {
+            match Repository::open(store.clone()).await {
+                Err(RepositoryError::Store(error @ StoreError::Unreachable { .. })) => {
+                    eprintln!("wald: {}; asking again", chain(&error));
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                opened => return opened,
+            }
+        }
+    });
+    match opened.await {
+        Ok(opened) => Ok(opened?),
+        Err(_) => Err(RestoreError::NoAnswer { file, after: patience }.into()),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    Ok(wald_client::shim::absolute(path.as_os_str())?)
+}

@@ -1,0 +1,56 @@
+//! The configuration, cut into what each module needs.
+
+use super::run::Failure;
+use crate::archive::ArchiveOptions;
+use crate::codec::seal::Effort;
+use crate::config::{Compression, Config};
+use crate::restore::RestoreOptions;
+use crate::supervise::AgentOptions;
+use std::path::PathBuf;
+use wald_core::sequence::Limits;
+
+/// Segments that may be confirmed ahead of PostgreSQL: a bound on what is remembered, far
+/// beyond what concurrency and memory let be in flight.
+const AHEAD_MAX: usize = 256;
+
+/// Threads that wait for the network; the work is done on the codec's.
+const IO_THREADS: usize = 2;
+
+pub(super) fn archive(config: &Config, data_dir: PathBuf) -> ArchiveOptions {
+    let archive = &config.archive;
+    ArchiveOptions {
+        data_dir,
+        effort: match archive.compression {
+            Compression::Zstd(level) => Effort::Level(level),
+            Compression::None => Effort::Stored,
+        },
+        timeout: archive.timeout,
+        memory_max_bytes: archive.memory_max_bytes,
+        limits: Limits { in_flight_max: archive.concurrency, held_max: AHEAD_MAX },
+    }
+}
+
+pub(super) fn restore(config: &Config) -> RestoreOptions {
+    let restore = &config.restore;
+    RestoreOptions {
+        concurrency: restore.concurrency,
+        spool_dir: restore.spool_dir.clone(),
+        spool_max_bytes: restore.spool_max_bytes,
+        patience: restore.patience,
+        standby_patience: restore.standby_patience,
+    }
+}
+
+pub(super) fn agent(config: &Config) -> AgentOptions {
+    AgentOptions {
+        socket: config.agent.socket.clone(),
+        allow_uids: config.agent.allow_uids.clone(),
+        archive: config.cluster.data_dir.clone().map(|data_dir| archive(config, data_dir)),
+        restore: restore(config),
+    }
+}
+
+/// The I/O runtime.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(IO_THREADS).enable_all().build()?)
+}

@@ -1,0 +1,184 @@
+//! The agent's Unix socket: who may speak, one request each, the verdict back.
+//!
+//! Invariants: only root, the agent's own user and the configured users get an answer
+//! (SO_PEERCRED); a garbage, oversized, slow or half-closed request ends its connection and
+//! nothing else; connections are bounded; the reply "done" to an archive request is made from
+//! a [`Durable`](crate::archive::confirm::Durable) and from nothing else.
+
+mod socket;
+
+use crate::archive::look_ahead::Archiver;
+use crate::clock::Clock;
+use crate::explain::chain;
+use crate::metrics::Metrics;
+use crate::restore::look_ahead::Restorer;
+use crate::restore::resolve::{asker_of, resolve};
+use crate::status::AgentStatus;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wald_core::outcome::{ArchiveOutcome, RestoreFinding, restore_outcome};
+use wald_core::protocol::{ProtocolError, REQUEST_HEADER_BYTES, Reply, Request, RequestHeader};
+
+pub use socket::{Listener, SocketError};
+
+/// Connections served at once; PostgreSQL's archiver and recovery need one each.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a client may take to send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may take to read its reply.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What answers requests.
+pub struct Server {
+    /// Absent where the configuration names no data directory.
+    pub archiver: Option<Archiver>,
+    /// Serves WAL.
+    pub restorer: Restorer,
+    /// Counts what is answered.
+    pub metrics: Arc<Metrics>,
+    /// What `wald status` is told; the server keeps it up to date.
+    pub status: Arc<Mutex<AgentStatus>>,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+/// Serves until `stop`, then returns; connections under way go on in `tasks`.
+pub async fn serve(listener: Listener, server: Arc<Server>, stop: CancellationToken, tasks: TaskTracker) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(Some(stream)) => {
+                let server = Arc::clone(&server);
+                tasks.spawn(async move {
+                    let _permit = permit;
+                    if let Err(error) = server.connection(stream).await {
+                        tracing::warn!(error = %error, "a connection ended without an answer");
+                    }
+                });
+            }
+            Ok(None) => {}
+            Err(error) => {
+                // Out of file descriptors, most likely: it passes when connections end.
+                tracing::error!(error = %chain(&error), "can't accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Why a connection got no answer.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error("the request took longer than {} s", REQUEST_TIMEOUT.as_secs())]
+    Slow,
+    #[error("the connection broke: {0}")]
+    Broken(#[from] std::io::Error),
+}
+
+impl Server {
+    async fn connection(&self, mut stream: UnixStream) -> Result<(), ConnectionError> {
+        let request = tokio::time::timeout(REQUEST_TIMEOUT, read_request(&mut stream));
+        let reply = match request.await.map_err(|_| ConnectionError::Slow)?? {
+            Ok(request) => self.answer(request).await,
+            // Whoever speaks another protocol is no PostgreSQL; a newer shim is told.
+            Err(error) => {
+                tracing::warn!(error = %error, "refused a request");
+                Reply { exit_code: ArchiveOutcome::TryAgain.exit_code(), message: error.to_string() }
+            }
+        };
+        tokio::time::timeout(REPLY_TIMEOUT, stream.write_all(&reply.encode()))
+            .await
+            .map_err(|_| ConnectionError::Slow)??;
+        Ok(())
+    }
+
+    async fn answer(&self, request: Request) -> Reply {
+        match request {
+            Request::Archive { path } => self.archive(&path).await,
+            Request::Restore { name, destination } => self.restore(&name, &destination).await,
+            Request::Status => self.status(),
+        }
+    }
+
+    async fn archive(&self, path: &Path) -> Reply {
+        let try_again = |message| Reply { exit_code: ArchiveOutcome::TryAgain.exit_code(), message };
+        let Some(archiver) = &self.archiver else {
+            return try_again("this agent archives nothing: cluster.data_dir is not set".to_owned());
+        };
+        match archiver.archive(path).await {
+            Ok(durable) => {
+                let file = durable.file();
+                self.update(|status, now| status.archived(file, now));
+                tracing::info!(%file, blake3 = %durable.raw_blake3(), stored_bytes = durable.stored_bytes(), "archived");
+                durable.into()
+            }
+            Err(error) => {
+                let message = chain(error.as_ref());
+                self.metrics.archive_failed();
+                self.update(|status, now| status.archive_failed(&message, now));
+                tracing::error!(path = %path.display(), error = %message, "not archived");
+                try_again(message)
+            }
+        }
+    }
+
+    async fn restore(&self, name: &str, destination: &Path) -> Reply {
+        let outcome = match resolve(name, destination) {
+            Ok(resolved) => self.restorer.restore(&resolved).await,
+            Err(error) => Err(error.into()),
+        };
+        let finding = outcome.as_ref().map_or_else(|error| error.finding(), |()| RestoreFinding::Placed);
+        self.metrics.restore_answered(finding);
+        let exit_code = restore_outcome(asker_of(destination), finding).exit_code();
+        let message = match &outcome {
+            Ok(()) => String::new(),
+            Err(error) => chain(error),
+        };
+        match finding {
+            RestoreFinding::Placed => tracing::info!(file = name, "restored"),
+            RestoreFinding::Absent => tracing::info!(file = name, "not in the repository"),
+            RestoreFinding::Unreachable | RestoreFinding::Corrupt | RestoreFinding::Failed => {
+                tracing::error!(file = name, exit_code, error = %message, "not restored");
+            }
+        }
+        Reply { exit_code, message }
+    }
+
+    fn status(&self) -> Reply {
+        let backlog = self.archiver.as_ref().and_then(|archiver| archiver.backlog().ok());
+        let held = self.archiver.as_ref().map_or(0, Archiver::held);
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match serde_json::to_string(&status.with_figures(&self.metrics, backlog, held)) {
+            Ok(message) => Reply { exit_code: 0, message },
+            Err(error) => Reply { exit_code: 1, message: error.to_string() },
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut AgentStatus, jiff::Timestamp)) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut status, self.clock.now());
+    }
+}
+
+async fn read_request(stream: &mut UnixStream) -> std::io::Result<Result<Request, ProtocolError>> {
+    let mut header = [0; REQUEST_HEADER_BYTES];
+    stream.read_exact(&mut header).await?;
+    let header = match RequestHeader::decode(&header) {
+        Ok(header) => header,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut payload = vec![0; header.payload_bytes()];
+    stream.read_exact(&mut payload).await?;
+    Ok(Request::decode(header, &payload))
+}

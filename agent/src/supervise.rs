@@ -1,0 +1,141 @@
+//! The agent's life: start everything in order, tell systemd, stop in order.
+//!
+//! Invariants: this is the one place that owns the task set and the root cancellation token;
+//! on SIGTERM or SIGINT no new request is taken, what is in flight is finished, and the
+//! process exits within [`SHUTDOWN_TIMEOUT`], which is below systemd's.
+
+use crate::archive::look_ahead::Archiver;
+use crate::archive::{Archive, ArchiveOptions};
+use crate::clock::Clock;
+use crate::codec::Codec;
+use crate::fs::FsError;
+use crate::metrics::Metrics;
+use crate::repository::{Repository, RepositoryError};
+use crate::restore::look_ahead::Restorer;
+use crate::restore::spool::Spool;
+use crate::restore::{Restore, RestoreOptions};
+use crate::server::{Listener, Server, SocketError, serve};
+use crate::status::AgentStatus;
+use crate::store::{Store, StoreError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long work in flight may take after a stop was asked for.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause between attempts to reach the repository at start.
+const REPOSITORY_RETRY: Duration = Duration::from_secs(5);
+
+/// What the agent runs with.
+pub struct AgentOptions {
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// Who may connect beside root and the agent's own user.
+    pub allow_uids: Vec<u32>,
+    /// Absent where the configuration names no data directory.
+    pub archive: Option<ArchiveOptions>,
+    /// How WAL is served.
+    pub restore: RestoreOptions,
+}
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// No socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The repository can't be used as it is.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The cluster is not the repository's.
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::ClusterError),
+    /// No spool.
+    #[error("the spool (restore.spool_dir) can't be used")]
+    Spool(#[source] FsError),
+    /// The system refused threads, signals or counters.
+    #[error("can't start: {0}")]
+    System(String),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(store: Store, options: AgentOptions, clock: Clock) -> Result<(), AgentError> {
+    let system = |error: &dyn std::fmt::Display| AgentError::System(error.to_string());
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| system(&error))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| system(&error))?;
+    // The socket first: a second agent must end before it touches anything of the first's.
+    let listener = Listener::bind(&options.socket, &options.allow_uids)?;
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let started = tokio::select! {
+        server = start(store, &options, clock, &tasks) => Some(server?),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    let Some(server) = started else { return Ok(()) };
+    let serving = tokio::spawn(serve(listener, Arc::new(server), stop.clone(), tasks.clone()));
+    notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(socket = %options.socket.display(), "the agent is ready");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: finishing what is in flight");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    stop.cancel();
+    // Dropping the listener removes the socket, so that shims fall back at once.
+    let _ = serving.await;
+    tasks.close();
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, tasks.wait()).await.is_err() {
+        tracing::warn!(unfinished = tasks.len(), "gave up work in flight; PostgreSQL asks for it again");
+    }
+    Ok(())
+}
+
+async fn start(
+    store: Store,
+    options: &AgentOptions,
+    clock: Clock,
+    tasks: &TaskTracker,
+) -> Result<Server, AgentError> {
+    let metrics = Metrics::new().map_err(|error| AgentError::System(error.to_string()))?;
+    let metrics = Arc::new(metrics);
+    let codec = Codec::start().map_err(|error| AgentError::System(error.to_string()))?;
+    let spool = Spool::take(&options.restore.spool_dir).map_err(AgentError::Spool)?;
+    let repository = open_patiently(store).await?;
+    let archiver = match &options.archive {
+        None => None,
+        Some(archive) => {
+            crate::cluster::check(&archive.data_dir, repository.identity())?;
+            let archive =
+                Archive::new(repository.clone(), codec.clone(), archive.clone(), Arc::clone(&metrics));
+            Some(Archiver::new(archive, tasks.clone()))
+        }
+    };
+    let restore = Restore::new(repository, codec, options.restore.clone(), Arc::clone(&metrics));
+    let restorer = Restorer::new(restore, spool, tasks.clone());
+    let status = Arc::new(Mutex::new(AgentStatus::new(clock.now())));
+    Ok(Server { archiver, restorer, metrics, status, clock })
+}
+
+/// An agent that starts during an outage waits for its end; one whose repository is another
+/// cluster's, or not there, says so and ends.
+async fn open_patiently(store: Store) -> Result<Repository, AgentError> {
+    loop {
+        match Repository::open(store.clone()).await {
+            Ok(repository) => return Ok(repository),
+            Err(RepositoryError::Store(error @ StoreError::Unreachable { .. })) => {
+                tracing::warn!(error = %crate::explain::chain(&error), "the repository can't be reached; trying again");
+                tokio::time::sleep(REPOSITORY_RETRY).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(states);
+}

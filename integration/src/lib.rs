@@ -21,4 +21,5 @@ pub mod seaweed;
 
 pub mod agent;
 pub mod binaries;
+pub mod repository;
 pub mod wald;

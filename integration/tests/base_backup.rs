@@ -361,17 +361,15 @@ async fn what_does_not_fit_together_is_refused_before_the_backup() -> Result<()>
     let error = run(identity, BackupOptions { data_dir: copy, ..options.clone() }).await.unwrap_err();
     assert!(matches!(error, BackupError::OtherDirectory { .. }), "{error}");
 
-    setting.cluster.configure("archive_command = ''")?;
     let mut setting = setting;
+    setting.cluster.configure("archive_command = ''")?;
     setting.cluster.reload()?;
-    wait::until_true("the setting", Duration::from_secs(10), || {
-        Ok(setting.cluster.scalar("show archive_command")? != "").and_then(|_: bool| {
-            Ok(setting
-                .cluster
-                .scalar("select setting = '' from pg_settings where name = 'archive_command'")?
-                == "t")
-        })
-    })?;
+    let is_empty = "select setting = '' from pg_settings where name = 'archive_command'";
+    wait::until_true(
+        "the setting",
+        Duration::from_secs(10),
+        || Ok(setting.cluster.scalar(is_empty)? == "t"),
+    )?;
     let error = setting.backup().await.unwrap_err();
     assert!(error.to_string().contains("archive_command"), "{error}");
     assert!(!setting.has_catalog());

@@ -8,6 +8,7 @@
 use super::options::CheckpointMode;
 use jiff::Timestamp;
 use std::str::FromStr;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls, Row};
@@ -19,6 +20,9 @@ use wald_core::system_id::SystemId;
 const SERVER_VERSION_MIN: u32 = 130_000;
 /// The functions were renamed in PostgreSQL 15, which also dropped the exclusive mode.
 const RENAMED_FUNCTIONS_VERSION: u32 = 150_000;
+
+/// How long a TCP connection may be silent before the kernel asks for the other side.
+const KEEPALIVE_IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// A session that is ready for a backup, or in one.
 pub struct Session {
@@ -146,6 +150,8 @@ impl Session {
         if config.get_application_name().is_none() {
             config.application_name("wald backup");
         }
+        // The session is silent while files are copied; no firewall may forget it meanwhile.
+        config.keepalives_idle(config.get_keepalives_idle().min(KEEPALIVE_IDLE_MAX));
         let (client, connection) = config.connect(NoTls).await.map_err(SessionError::Connect)?;
         let lost = CancellationToken::new();
         let ended = lost.clone().drop_guard();

@@ -119,8 +119,10 @@ impl Workers {
         let key = ObjectKey::backup_object(backup, &name)?;
         let store_error = |source| WorkerError::Store { name: name.clone(), source };
         let mut upload = tokio::select! {
-            upload = store.upload(&key) => upload.map_err(store_error)?,
+            // First: after a failure the parts that have not begun must not begin an upload.
+            biased;
             () = self.context.cancel.cancelled() => return Err(WorkerError::GivenUp),
+            upload = store.upload(&key) => upload.map_err(store_error)?,
         };
         match self.feed(&mut upload, plan, given).await {
             Ok(finished) => {

@@ -6,12 +6,18 @@
 
 mod init;
 
+mod check;
+#[cfg(test)]
+mod tests;
+
 use crate::store::{Store, StoreError};
+use std::fmt;
 use wald_core::identity::{Identity, IdentityError};
 use wald_core::object_key::ObjectKey;
 use wald_core::segment::SegmentSize;
 use wald_core::system_id::SystemId;
 
+pub use check::{CheckReport, Finding, Verdict, check};
 pub use init::{Initialised, init};
 
 /// `wald.json` is never larger.
@@ -45,20 +51,40 @@ pub enum RepositoryError {
     },
     /// It belongs to another cluster.
     #[error(
-        "{place} belongs to system {found}, not to {expected}: a repository serves one cluster; \
+        "{place} belongs to {found}, not to {expected}: a repository serves one cluster; \
          give this one its own repository.url"
     )]
     OtherCluster {
         /// The repository's URL.
         place: String,
         /// The cluster at hand.
-        expected: SystemId,
+        expected: ClusterName,
         /// The repository's.
-        found: SystemId,
+        found: ClusterName,
     },
     /// The store can't be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// A cluster as messages name it. Both parts matter: `initdb` makes a new system,
+/// `pg_resetwal --wal-segsize` keeps the system and changes the size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClusterName {
+    system_id: SystemId,
+    segment_size: SegmentSize,
+}
+
+impl From<&Identity> for ClusterName {
+    fn from(identity: &Identity) -> Self {
+        Self { system_id: identity.system_id(), segment_size: identity.segment_size() }
+    }
+}
+
+impl fmt::Display for ClusterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "system {} with segments of {} MiB", self.system_id, self.segment_size.bytes() >> 20)
+    }
 }
 
 impl Repository {

@@ -15,11 +15,15 @@ mod backend;
 mod directory;
 mod error;
 pub mod fault;
+mod http;
 mod options;
 mod read;
 mod s3;
 mod secrets;
 mod upload;
+
+#[cfg(test)]
+mod tests;
 
 pub use backend::Store;
 pub use error::{Cause, Operation, StoreError};

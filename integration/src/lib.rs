@@ -20,6 +20,7 @@ pub mod s3_client;
 pub mod seaweed;
 
 pub mod agent;
+pub mod scene;
 pub mod binaries;
 pub mod repository;
 pub mod wald;

@@ -38,7 +38,7 @@ pub async fn init(store: Store, identity: Identity) -> Result<Initialised, Repos
             if found.identity().is_same_cluster(&identity) {
                 Ok(Initialised::Already)
             } else {
-                let (expected, found) = (identity.system_id(), found.system_id());
+                let (expected, found) = ((&identity).into(), found.identity().into());
                 Err(RepositoryError::OtherCluster { place, expected, found })
             }
         }

@@ -2,6 +2,7 @@
 
 use super::directory::Directory;
 use super::error::{Cause, Operation, S3Verdict, StoreError, io_error, s3_verdict};
+use super::http::time_to_send;
 use super::options::{Place, StoreOptions};
 use super::secrets::Secrets;
 use super::{Created, ListedObject, ObjectStat, s3};
@@ -35,7 +36,7 @@ pub(super) struct Inner {
     prefix: String,
     secrets: Secrets,
     /// Longest wait for one operation, with all its tries.
-    deadline: Duration,
+    pub(super) deadline: Duration,
 }
 
 /// What decides how an answer is read.
@@ -112,8 +113,9 @@ impl Store {
         let path = inner.path(key.as_str());
         inner.check_place(Operation::Create, key.as_str()).await?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let sending = inner.deadline + time_to_send(u64::try_from(payload.content_length()).unwrap_or(0));
         let put = inner.objects.put_opts(&path, payload, options);
-        let created = match inner.within_deadline(Operation::Create, key.as_str(), put).await? {
+        let created = match inner.within(sending, Operation::Create, key.as_str(), put).await? {
             Ok(_) => Created::Stored,
             Err(object_store::Error::AlreadyExists { .. }) => Created::Exists,
             Err(error) => return Err(inner.error(Operation::Create, key.as_str(), &error).await),
@@ -244,7 +246,9 @@ impl Inner {
         let modified = i32::try_from(meta.last_modified.timestamp_subsec_nanos())
             .ok()
             .and_then(|nanoseconds| Timestamp::new(seconds, nanoseconds).ok());
-        let problem = "its date is not one";
+        // object_store fills in 1970 where the date is missing, as in a log-in page of a proxy.
+        let modified = modified.filter(|modified| *modified != Timestamp::UNIX_EPOCH);
+        let problem = "its date is missing";
         let modified =
             modified.ok_or_else(|| self.bad_answer(Operation::Stat, meta.location.as_ref(), problem))?;
         Ok(ObjectStat { size_bytes: meta.size, modified })
@@ -282,9 +286,19 @@ impl Inner {
         subject: &str,
         work: impl Future<Output = T>,
     ) -> Result<T, StoreError> {
-        tokio::time::timeout(self.deadline, work).await.map_err(|_| {
-            let cause = Cause::new(format!("no answer within {:?}", self.deadline));
-            self.unreachable(operation, subject, cause)
+        self.within(self.deadline, operation, subject, work).await
+    }
+
+    /// The same where more is sent than one usual request holds.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        operation: Operation,
+        subject: &str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, StoreError> {
+        tokio::time::timeout(limit, work).await.map_err(|_| {
+            self.unreachable(operation, subject, Cause::new(format!("no answer within {limit:?}")))
         })
     }
 

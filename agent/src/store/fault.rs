@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use std::collections::VecDeque;
 use std::fmt;
@@ -32,6 +32,8 @@ pub enum Fault {
     CorruptRead,
     /// "Already exists" is answered, and nothing is stored. Fits creating only.
     ExistsWithoutObject,
+    /// What is there is replaced, although the request says "only if absent". Fits creating only.
+    Overwrite,
     /// Something in between answers that there is no such page.
     NotFoundByProxy,
 }
@@ -40,7 +42,7 @@ impl Fault {
     const fn fits(self, operation: Operation) -> bool {
         match self {
             Fault::CorruptRead => matches!(operation, Operation::Read),
-            Fault::ExistsWithoutObject => matches!(operation, Operation::Create),
+            Fault::ExistsWithoutObject | Fault::Overwrite => matches!(operation, Operation::Create),
             _ => true,
         }
     }
@@ -193,7 +195,7 @@ async fn before(fault: Option<Fault>, location: &Path) -> Result<()> {
             tokio::time::sleep(wait).await;
             Ok(())
         }
-        Some(Fault::AnswerLost | Fault::CorruptRead) | None => Ok(()),
+        Some(Fault::AnswerLost | Fault::CorruptRead | Fault::Overwrite) | None => Ok(()),
     }
 }
 
@@ -219,6 +221,8 @@ impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let fault = self.faults.next(Operation::Create);
         before(fault, location).await?;
+        let overwrites = fault == Some(Fault::Overwrite);
+        let opts = if overwrites { PutOptions { mode: PutMode::Overwrite, ..opts } } else { opts };
         after(fault, self.objects.put_opts(location, payload, opts).await)
     }
 

@@ -5,6 +5,7 @@
 //! "only if absent".
 
 use super::error::{Cause, StoreError};
+use super::http::Connector;
 use super::options::StoreOptions;
 use super::secrets::Secrets;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
@@ -57,6 +58,7 @@ pub(super) fn client(
         // One DELETE per object is understood by every server.
         .with_disable_bulk_delete(true)
         .with_retry(retries(options))
+        .with_http_connector(Connector { request_timeout: options.request_timeout })
         .with_client_options(client_options(options).map_err(misconfigured)?)
         .build()
         .map_err(failed)

@@ -8,6 +8,7 @@
 
 use super::backend::{Inner, Store};
 use super::error::{Operation, S3Verdict, StoreError, s3_verdict};
+use super::http::time_to_send;
 use bytes::Bytes;
 use object_store::{MultipartUpload, ObjectStore, PutPayload};
 use std::sync::Arc;
@@ -137,8 +138,11 @@ impl Upload {
     }
 
     async fn wait_for_one(&mut self) -> Result<(), StoreError> {
+        // The parts on their way share the line.
+        let in_flight = self.part_bytes().saturating_mul(PARTS_IN_FLIGHT);
+        let limit = self.inner.deadline + time_to_send(u64::try_from(in_flight).unwrap_or(u64::MAX));
         let next = self.in_flight.join_next();
-        match self.inner.within_deadline(Operation::Upload, self.key.as_str(), next).await? {
+        match self.inner.within(limit, Operation::Upload, self.key.as_str(), next).await? {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(error))) => Err(self.inner.error(Operation::Upload, self.key.as_str(), &error).await),
             Some(Err(ended)) => {

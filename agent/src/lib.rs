@@ -11,6 +11,7 @@ pub mod status;
 
 pub mod archive;
 pub mod restore;
+pub mod backup;
 
 pub mod cluster;
 pub mod repository;

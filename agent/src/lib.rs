@@ -11,6 +11,9 @@ pub mod status;
 pub mod archive;
 pub mod restore;
 
+pub mod inventory;
+pub mod list;
+
 pub mod cluster;
 pub mod repository;
 pub mod codec;

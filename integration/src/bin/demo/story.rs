@@ -66,8 +66,8 @@ fn acts(stage: &mut Stage, options: Options, figures: &mut Figures) -> Result<No
 
 /// The files are gone when a reader sees the error: their last lines are not.
 fn show_logs(stage: &Stage) {
-    eprintln!("\nThe agent's log ended with:\n{}", tail(&stage.agent.log_text()));
-    eprintln!("\nPostgreSQL's log ended with:\n{}", tail(&stage.cluster.log_text()));
+    eprintln!("\nThe agent's log ended with:\n{}", tail(&stage.agent.log_text(), 15));
+    eprintln!("\nPostgreSQL's log ended with:\n{}", tail(&stage.cluster.log_text(), 15));
 }
 
 fn step(words: &str) {

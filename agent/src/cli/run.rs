@@ -59,11 +59,11 @@ fn dispatch(cli: &Cli, command: &Command) -> Result<u8, Failure> {
         }
         Command::Status(args) => status::status(&config, args),
         Command::Repo(RepoCommand::Init) => repo::init(&config),
+        Command::Repo(RepoCommand::Check) => repo::check(&config),
         Command::Config(ConfigCommand::Check) => {
             print!("{}", config.display());
             Ok(OK)
         }
-        Command::Repo(RepoCommand::Check) => Ok(FAILED),
         // Handled before a configuration is read.
         Command::ArchivePush { .. } | Command::ArchiveGet { .. } => Ok(FAILED),
     }

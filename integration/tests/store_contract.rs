@@ -447,3 +447,34 @@ fn an_upload_with_a_lost_part_fails_and_leaves_nothing() {
         assert!(store.get(&key("broken"), 1).await.unwrap_err().is_absent());
     });
 }
+
+#[test]
+fn an_upload_whose_last_answer_is_lost_is_still_complete() {
+    run(async {
+        let faults = Faults::none();
+        let store = Store::memory().with_faults(&faults);
+        let bytes = noise(9 * MIB, 1);
+        let mut upload = store.upload(&key("lost")).await.unwrap();
+        upload.put_part(bytes.clone()).await.unwrap();
+        // Two parts come first: the rest of the second is sent by `finish`.
+        faults.once(Operation::Upload, Fault::Slow(Duration::from_millis(1)));
+        faults.once(Operation::Upload, Fault::AnswerLost);
+        assert_eq!(upload.finish().await.unwrap(), bytes.len() as u64);
+        assert!(store.get(&key("lost"), 9 * MIB as u64).await.unwrap() == bytes);
+        assert_eq!(faults.injected(), 2);
+    });
+}
+
+#[test]
+fn an_upload_that_never_completes_fails() {
+    run(async {
+        let faults = Faults::none();
+        let store = Store::memory().with_faults(&faults);
+        let mut upload = store.upload(&key("never")).await.unwrap();
+        upload.put_part(noise(9 * MIB, 1)).await.unwrap();
+        faults.once(Operation::Upload, Fault::Slow(Duration::from_millis(1)));
+        faults.once(Operation::Upload, Fault::Unreachable);
+        assert!(matches!(upload.finish().await, Err(StoreError::Unreachable { .. })));
+        assert!(store.get(&key("never"), 1).await.unwrap_err().is_absent());
+    });
+}

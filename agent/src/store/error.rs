@@ -215,8 +215,6 @@ fn shorten(text: &str) -> String {
 pub(super) enum S3Verdict {
     /// The key does not exist, in the server's own words (`NoSuchKey`).
     NoSuchKey,
-    /// The multipart upload does not exist (any more).
-    NoSuchUpload,
     /// The asked-for range lies outside the object, as for any range of an empty one.
     RangeOutside,
     /// The credentials are wrong, expired or lack a right.
@@ -266,7 +264,6 @@ pub(super) fn s3_verdict(error: &object_store::Error) -> S3Verdict {
         (_, Some(code)) if REFUSING_CODES.contains(&code) => S3Verdict::Refused,
         (_, Some(_)) if known.is_some() => S3Verdict::Misconfigured(known.map_or("", |(_, problem)| problem)),
         (object_store::Error::NotFound { .. }, Some("NoSuchKey")) => S3Verdict::NoSuchKey,
-        (object_store::Error::NotFound { .. }, Some("NoSuchUpload")) => S3Verdict::NoSuchUpload,
         (_, Some("InvalidRange")) => S3Verdict::RangeOutside,
         (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }, _) => {
             S3Verdict::Refused

@@ -122,7 +122,7 @@ impl Store {
         };
         inner
             .on_directory(Operation::Create, key.as_str(), move |directory, file| match created {
-                Created::Stored => directory.anchor(&file),
+                Created::Stored => directory.anchor_directories(&file),
                 Created::Exists => directory.sync_existing(&file),
             })
             .await?;

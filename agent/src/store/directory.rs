@@ -112,23 +112,32 @@ impl Directory {
     }
 
     /// Makes durable the entry of `path` and those of its directories up to the root.
-    /// `LocalFileSystem` syncs the directories that it creates itself; one created by a process
-    /// that died before its own sync looks the same as any other.
     pub(super) fn anchor(&self, path: &Path) -> io::Result<()> {
-        let mut child = path;
-        while let Some(parent) = child.parent().filter(|parent| parent.starts_with(&self.0.root)) {
-            // A file's entry is new each time, a directory's only once.
-            if child == path || !self.anchored().contains(child) {
+        if let Some(parent) = path.parent() {
+            self.sync(&File::open(parent)?, parent)?;
+        }
+        self.anchor_directories(path)
+    }
+
+    /// The same where the entry of `path` itself is durable already. `LocalFileSystem` syncs that,
+    /// and the directories that it creates; one created by a process that died before its own
+    /// sync looks the same as any other, so this process syncs each of them once.
+    pub(super) fn anchor_directories(&self, path: &Path) -> io::Result<()> {
+        let below_root = |path: &&Path| *path != self.root() && path.starts_with(self.root());
+        let mut directory = path.parent();
+        while let Some(current) = directory.filter(below_root) {
+            directory = current.parent();
+            if self.anchored().contains(current) {
+                continue;
+            }
+            if let Some(parent) = directory {
                 self.sync(&File::open(parent)?, parent)?;
             }
-            if child != path {
-                let mut anchored = self.anchored();
-                if anchored.len() >= ANCHORED_MAX {
-                    anchored.clear();
-                }
-                anchored.insert(child.to_owned());
+            let mut anchored = self.anchored();
+            if anchored.len() >= ANCHORED_MAX {
+                anchored.clear();
             }
-            child = parent;
+            anchored.insert(current.to_owned());
         }
         // What was written went to the repository's disk only if that was there all the time.
         self.check()
@@ -191,6 +200,8 @@ mod tests {
             std::fs::write(&path, "x").unwrap();
             directory.anchor(&path).unwrap();
             assert_eq!(directory.take_synced(), synced, "{name}");
+            directory.anchor_directories(&path).unwrap();
+            assert_eq!(directory.take_synced(), Vec::<String>::new(), "{name}");
         }
     }
 

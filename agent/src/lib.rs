@@ -11,6 +11,10 @@ pub mod status;
 
 pub mod archive;
 pub mod restore;
+pub mod backup;
+
+pub mod inventory;
+pub mod list;
 
 pub mod cluster;
 pub mod repository;

@@ -22,4 +22,5 @@ pub mod seaweed;
 pub mod agent;
 pub mod scene;
 pub mod binaries;
+pub mod repository;
 pub mod wald;

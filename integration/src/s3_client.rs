@@ -81,13 +81,27 @@ impl S3Client {
         self.request("GET", &format!("/{bucket}/{key}"), &[], &[], b"")
     }
 
-    /// The keys below a prefix, at most 1000.
-    pub fn keys(&self, bucket: &str, prefix: &str) -> Result<Vec<String>> {
-        let query = [("list-type", "2"), ("prefix", prefix)];
-        let answer = self.request("GET", &format!("/{bucket}"), &query, &[], b"")?.success()?;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        let after_tag = text.split("<Key>").skip(1);
-        Ok(after_tag.filter_map(|rest| Some(rest.split_once("</Key>")?.0.to_owned())).collect())
+    /// All objects below a prefix, each with its size in bytes.
+    pub fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<(String, u64)>> {
+        let mut found = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let mut query = vec![("list-type", "2"), ("prefix", prefix)];
+            if let Some(token) = &token {
+                query.push(("continuation-token", token));
+            }
+            let answer = self.request("GET", &format!("/{bucket}"), &query, &[], b"")?.success()?;
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            for entry in text.split("<Contents>").skip(1) {
+                let key = element(entry, "Key").context("a listed object without a key")?;
+                let bytes = element(entry, "Size").and_then(|size| size.parse().ok());
+                found.push((key.to_owned(), bytes.context("a listed object without a size")?));
+            }
+            token = element(&text, "NextContinuationToken").map(str::to_owned);
+            if token.is_none() {
+                return Ok(found);
+            }
+        }
     }
 
     /// One signed request. Header names in lower case; path and query are encoded here.
@@ -180,6 +194,12 @@ fn parse_answer(bytes: &[u8]) -> Option<Answer> {
     let chunked = headers.iter().any(|(n, v)| n == "transfer-encoding" && v.eq_ignore_ascii_case("chunked"));
     let body = if chunked { unchunk(rest)? } else { rest.to_vec() };
     Some(Answer { status, headers, body })
+}
+
+/// The text of the first XML element with this name; the keys that wald uses need no unescaping.
+fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once(&format!("</{name}>"))?.0)
 }
 
 fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+/// The prefix inside a bucket.
+pub const PREFIX: &str = "wald";
+
 /// Where a repository is.
 #[derive(Debug, Clone)]
 pub enum Place {
@@ -51,7 +54,7 @@ impl Place {
     pub fn url(&self) -> String {
         match self {
             Place::Directory(path) => format!("file://{}", path.display()),
-            Place::Bucket { bucket, .. } => format!("s3://{bucket}/wald"),
+            Place::Bucket { bucket, .. } => format!("s3://{bucket}/{PREFIX}"),
         }
     }
 }

@@ -21,7 +21,7 @@ fn a_real_s3_server_enforces_conditions_and_locks_and_keeps_its_data() -> Result
     assert_eq!(s3.get("locked", "a/b")?.success()?.body, b"first");
     assert_eq!(s3.get("locked", "a/none")?.status, 404);
     assert_eq!(s3.put("no-such-bucket", "a", b"x")?.status, 404);
-    assert_eq!(s3.keys("locked", "a/")?, ["a/b"]);
+    assert_eq!(s3.list("locked", "a/")?, [("a/b".to_owned(), 5)]);
 
     let until = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1))
         .strftime("%Y-%m-%dT%H:%M:%SZ")

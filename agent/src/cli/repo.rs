@@ -29,10 +29,10 @@ pub(super) fn init(config: &Config) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Tries the repository, and prints what was found.
+/// Tries the repository out.
 pub(super) fn check(config: &Config) -> Result<u8, Failure> {
     let store = Store::open(&config.repository)?;
     let report = options::runtime()?.block_on(check_repository(&store, &Clock::System));
-    print!("{report}");
+    println!("{report}");
     Ok(if report.is_good() { 0 } else { 1 })
 }

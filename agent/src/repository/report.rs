@@ -71,6 +71,6 @@ impl fmt::Display for CheckReport {
         } else {
             "Don't rely on this repository before what is marked BAD is put right."
         };
-        writeln!(f, "{conclusion}")
+        f.write_str(conclusion)
     }
 }

@@ -1,0 +1,109 @@
+//! What must be true of a cluster before a backup begins, and of the backup when it ends.
+
+use super::error::BackupError;
+use super::options::ClusterIdentity;
+use super::session::{Archiving, ServerFacts, StopAnswer};
+use super::{Begun, Ended};
+use crate::store::Store;
+use std::path::Path;
+use wald_core::backup_id::BackupId;
+use wald_core::backup_label::{BackupLabel, TablespaceMap};
+use wald_core::catalog::Tablespace;
+use wald_core::control_file::ControlFile;
+use wald_core::data_page::PAGE_BYTES;
+use wald_core::object_key::ObjectKey;
+
+/// Server, data directory and repository must be of one cluster, and WAL must be archived.
+pub fn check_cluster(
+    cluster: &ClusterIdentity,
+    server: &ServerFacts,
+    control: &ControlFile,
+    data_dir: &Path,
+) -> Result<(), BackupError> {
+    if server.system_id != cluster.system_id {
+        return Err(BackupError::OtherCluster { server: server.system_id, repository: cluster.system_id });
+    }
+    if control.system_id() != server.system_id {
+        return Err(BackupError::OtherDataDir {
+            data_dir: data_dir.to_owned(),
+            found: control.system_id(),
+            server: server.system_id,
+        });
+    }
+    if control.segment_size() != cluster.segment_size {
+        let (found, repository) = (control.segment_size(), cluster.segment_size);
+        return Err(BackupError::OtherSegmentSize { found, repository });
+    }
+    let checks_pages = control.data_checksum_version() != 0;
+    if checks_pages && usize::try_from(control.block_size()) != Ok(PAGE_BYTES) {
+        return Err(BackupError::BlockSize { found: control.block_size() });
+    }
+    // A standby's WAL is archived by its primary.
+    match server.archiving {
+        _ if server.in_recovery => Ok(()),
+        Archiving::On => Ok(()),
+        Archiving::ModeOff => Err(BackupError::NotArchiving { setting: "archive_mode = off" }),
+        Archiving::NoCommand => Err(BackupError::NotArchiving { setting: "archive_command is empty" }),
+    }
+}
+
+/// The repository must answer, and must not have a backup of this name.
+pub async fn check_repository(store: &Store, id: &BackupId) -> Result<(), BackupError> {
+    match store.stat(&ObjectKey::catalog(id)).await {
+        Ok(_) => Err(BackupError::Exists(id.clone())),
+        Err(error) if error.is_absent() => Ok(()),
+        Err(error) => Err(BackupError::Repository(error)),
+    }
+}
+
+/// Checks what PostgreSQL returned at the end against what it said at the beginning and
+/// against the `pg_control` that was copied. `linked` are the tablespaces that were found.
+pub fn check_stop(
+    begun: &Begun,
+    control: &ControlFile,
+    answer: StopAnswer,
+    linked: Vec<Tablespace>,
+) -> Result<Ended, BackupError> {
+    let label = BackupLabel::parse(&answer.label)?;
+    label.check(control.segment_size())?;
+    if label.start() != begun.start_lsn {
+        return Err(BackupError::OtherLabel { started: begun.start_lsn, found: label.start() });
+    }
+    let from = label.timeline();
+    let to = control.min_recovery().map_or(control.timeline(), |point| point.timeline);
+    if from != to {
+        return Err(BackupError::TimelineChanged { from, to });
+    }
+    let map = TablespaceMap::parse(&answer.tablespace_map)?;
+    Ok(Ended { timeline: from, tablespaces: tablespaces(&map, linked), answer })
+}
+
+/// The tablespaces of the map, which a recovery will link, and those that were created after
+/// it was made: their files are in the backup as well, and replay creates them again.
+pub fn tablespaces(map: &TablespaceMap, linked: Vec<Tablespace>) -> Vec<Tablespace> {
+    let mut all: Vec<Tablespace> = map
+        .links()
+        .iter()
+        .map(|link| Tablespace { oid: link.oid, location: link.location.clone() })
+        .collect();
+    for tablespace in linked {
+        if !all.iter().any(|known| known.oid == tablespace.oid) {
+            all.push(tablespace);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tablespace_created_during_the_backup_is_listed_beside_those_of_the_map() {
+        let tablespace = |oid, location: &str| Tablespace { oid, location: location.to_owned() };
+        let map = TablespaceMap::parse("16400 /srv/a\n").unwrap();
+        let linked = vec![tablespace(16_400, "/srv/elsewhere"), tablespace(16_500, "/srv/b")];
+        let all = tablespaces(&map, linked);
+        assert_eq!(all, [tablespace(16_400, "/srv/a"), tablespace(16_500, "/srv/b")]);
+    }
+}

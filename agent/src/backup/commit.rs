@@ -1,0 +1,212 @@
+//! Records a finished backup: PostgreSQL's manifest, the list of files, and last of all the
+//! catalog entry.
+//!
+//! The order is the point: the entry makes the backup exist, so everything that it speaks of
+//! must be in the repository before it, WAL included.
+
+use super::part::{BackedUpFile, FinishedPart};
+use super::scan::ScannedDirectory;
+use crate::store::{Created, PutPayload, Store, StoreError};
+use bytes::Bytes;
+use jiff::Timestamp;
+use std::io;
+use wald_core::backup_id::BackupId;
+use wald_core::blake3_hex::Blake3Hex;
+use wald_core::catalog::{BadPage, CatalogEntry, CatalogError, StoredObject};
+use wald_core::file_list::{FileListEntry, ListedDir, ListedFile, header_line};
+use wald_core::lsn::Lsn;
+use wald_core::manifest::{FileChecksum, Manifest, ManifestFile, WalRange};
+use wald_core::object_key::{ObjectKey, ObjectKeyError};
+
+/// The list of files, beside the parts.
+const FILE_LIST: &str = "files.json.zst";
+/// zstd's level for the list: it is small, and its hashes don't compress.
+const FILE_LIST_LEVEL: i32 = 3;
+/// Bad pages that the catalog names; a cluster with more needs no longer list.
+pub const BAD_PAGES_MAX: usize = 10_000;
+
+/// Why a backup could not be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The repository did not take an object.
+    #[error("can't store {key}")]
+    Store {
+        /// The object.
+        key: ObjectKey,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The name is taken by other content.
+    #[error(
+        "{key} is already in the repository with other content, and nothing is ever overwritten: \
+         another backup began in the same second; try again"
+    )]
+    Taken {
+        /// The object.
+        key: ObjectKey,
+    },
+    /// A name that can't be a key.
+    #[error("an object of the backup has an impossible name")]
+    Name(#[from] ObjectKeyError),
+    /// The list could not be compressed.
+    #[error("can't compress the list of files")]
+    Compress(#[source] io::Error),
+    /// A modification time that no calendar has.
+    #[error("the modification time of {path} can't be written to the manifest")]
+    Time {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: jiff::Error,
+    },
+    /// What was found out about the backup contradicts itself.
+    #[error("the backup makes no valid catalog entry")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Creates an object, and takes "exists" for success only where the stored bytes are the
+/// same: it may be the answer to our own first try.
+async fn create_exact(store: &Store, key: &ObjectKey, content: Vec<u8>) -> Result<(), CommitError> {
+    let content = Bytes::from(content);
+    let store_error = |source| CommitError::Store { key: key.clone(), source };
+    match store.create(key, PutPayload::from(content.clone())).await.map_err(store_error)? {
+        Created::Stored => Ok(()),
+        Created::Exists => {
+            let bytes_max = u64::try_from(content.len()).unwrap_or(u64::MAX);
+            match store.get(key, bytes_max).await {
+                Ok(stored) if stored == content => Ok(()),
+                Ok(_) | Err(StoreError::TooLarge { .. }) => Err(CommitError::Taken { key: key.clone() }),
+                Err(source) => Err(store_error(source)),
+            }
+        }
+    }
+}
+
+/// Stores an object of the backup.
+async fn store_object(
+    store: &Store,
+    backup: &BackupId,
+    name: &str,
+    content: Vec<u8>,
+) -> Result<StoredObject, CommitError> {
+    let key = ObjectKey::backup_object(backup, name)?;
+    let object = StoredObject {
+        name: name.to_owned(),
+        stored_bytes: u64::try_from(content.len()).unwrap_or(u64::MAX),
+        blake3: Blake3Hex::of(&content),
+    };
+    create_exact(store, &key, content).await?;
+    Ok(object)
+}
+
+/// Stores `backup_manifest`.
+pub async fn store_manifest(
+    store: &Store,
+    backup: &BackupId,
+    parts: &[FinishedPart],
+    wal: WalRange,
+) -> Result<StoredObject, CommitError> {
+    let files = parts.iter().flat_map(|part| &part.files).map(manifest_file);
+    let manifest = Manifest { files: files.collect::<Result<_, _>>()?, wal_ranges: vec![wal] };
+    store_object(store, backup, Manifest::FILE, manifest.to_string().into_bytes()).await
+}
+
+fn manifest_file(file: &BackedUpFile) -> Result<ManifestFile, CommitError> {
+    let modified = Timestamp::from_second(file.modified_second)
+        .map_err(|source| CommitError::Time { path: file.path.to_string(), source })?;
+    Ok(ManifestFile {
+        path: file.path.as_bytes().to_vec(),
+        size: file.size,
+        modified,
+        checksum: FileChecksum::Crc32c(file.crc32c),
+    })
+}
+
+/// Stores `files.json.zst`.
+pub async fn store_file_list(
+    store: &Store,
+    backup: &BackupId,
+    parts: &[FinishedPart],
+) -> Result<StoredObject, CommitError> {
+    let mut text = header_line(backup);
+    for directory in parts.iter().flat_map(|part| &part.directories) {
+        text.push_str(&FileListEntry::Dir(listed_dir(directory)).to_line());
+    }
+    for part in parts {
+        for file in &part.files {
+            text.push_str(&FileListEntry::File(listed_file(file, &part.part.name)).to_line());
+        }
+    }
+    // A few MiB for a large cluster, but work for the CPU all the same.
+    let compress = move || zstd::stream::encode_all(text.as_bytes(), FILE_LIST_LEVEL);
+    let compressed = on_thread(compress).await.map_err(CommitError::Compress)?;
+    store_object(store, backup, FILE_LIST, compressed).await
+}
+
+/// Runs `work` on a thread of its own.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("backup-list".to_owned()).spawn(move || {
+        // Nobody listens any more if the backup was given up.
+        let _ = reply.send(work());
+    })?;
+    answer.await.map_err(io::Error::other)?
+}
+
+fn listed_dir(directory: &ScannedDirectory) -> ListedDir {
+    ListedDir { path: directory.path.clone(), mode: directory.mode }
+}
+
+fn listed_file(file: &BackedUpFile, part: &str) -> ListedFile {
+    ListedFile {
+        path: file.path.clone(),
+        size: file.size,
+        mode: file.mode,
+        mtime: file.modified_second,
+        blake3: file.blake3.into(),
+        part: part.to_owned(),
+    }
+}
+
+/// The pages that were bad, and those that claim to be newer than the end of the backup.
+pub fn bad_pages(parts: &[FinishedPart], stop: Lsn) -> Vec<BadPage> {
+    let mut bad = Vec::new();
+    for file in parts.iter().flat_map(|part| &part.files) {
+        let name = || file.path.to_string();
+        for (block, damage) in &file.pages.bad {
+            bad.push(BadPage { file: name(), block: *block, problem: damage.to_string() });
+        }
+        if let Some((lsn, block)) = file.pages.newest.filter(|(lsn, _)| *lsn > stop) {
+            let problem = format!("it was changed at {lsn}, past the end of the backup at {stop}");
+            bad.push(BadPage { file: name(), block, problem });
+        }
+    }
+    bad
+}
+
+/// Writes the catalog entry: after this the backup exists.
+pub async fn store_catalog(store: &Store, entry: &CatalogEntry) -> Result<(), CommitError> {
+    create_exact(store, &ObjectKey::catalog(entry.id()), entry.to_json()?).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_object_that_exists_counts_only_with_the_same_content() {
+        let store = Store::memory();
+        let key = ObjectKey::check("commit").unwrap();
+        create_exact(&store, &key, b"one".to_vec()).await.unwrap();
+        create_exact(&store, &key, b"one".to_vec()).await.unwrap();
+        for other in [&b"two"[..], b"o", b"one more"] {
+            let error = create_exact(&store, &key, other.to_vec()).await.unwrap_err();
+            assert!(matches!(error, CommitError::Taken { .. }), "{error:?}");
+        }
+        assert_eq!(store.get(&key, 10).await.unwrap(), "one");
+    }
+}

@@ -1,0 +1,274 @@
+//! Reads one file of a running cluster, as `pg_basebackup` does.
+//!
+//! Invariants: a reader yields exactly the size that the file had when it was opened. If it
+//! shrinks meanwhile, zeros stand for the rest; if it grows, the growth is left out: replay
+//! mends both. The hashes are over what was yielded. Files are read, never mapped: a mapped
+//! file that shrinks ends the process.
+//!
+//! Pages of relations are checked on the way. PostgreSQL may be writing a page while it is
+//! read, so a bad one is read again before it is believed; what is yielded is what was read
+//! last.
+
+use super::progress::Progress;
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use wald_core::data_file::RelationFile;
+use wald_core::data_page::{PAGE_BYTES, Page, PageDamage, PageVerdict, check_page};
+use wald_core::lsn::Lsn;
+
+/// Bytes that are read at once: whole pages.
+const BUFFER_BYTES: usize = 64 * PAGE_BYTES;
+/// How often a bad page is read again before it is believed,
+const REREADS: u32 = 5;
+/// and how long to wait each time for a write to end.
+const REREAD_DELAY: Duration = Duration::from_millis(20);
+/// After so many bad pages a file is known to be damaged; the rest is not waited for.
+const PATIENT_UNTIL: usize = 16;
+
+/// What pages are held against.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRules {
+    /// Where the backup began.
+    pub start: Lsn,
+    /// `pg_control`'s blocks per segment of a relation.
+    pub blocks_per_segment: u32,
+}
+
+/// What the pages of one file looked like.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PageFindings {
+    /// Pages that stayed bad, by their number in the file.
+    pub bad: Vec<(u32, PageDamage)>,
+    /// The page changed last, with its position: past the end of the backup it is bad too.
+    pub newest: Option<(Lsn, u32)>,
+}
+
+/// What was yielded.
+#[derive(Clone, Debug)]
+pub struct FileSums {
+    /// BLAKE3 of the bytes.
+    pub blake3: blake3::Hash,
+    /// CRC-32C of the bytes, for PostgreSQL's manifest.
+    pub crc32c: u32,
+    /// What the pages looked like.
+    pub pages: PageFindings,
+}
+
+struct PageCheck {
+    relation: RelationFile,
+    rules: PageRules,
+    findings: PageFindings,
+}
+
+/// One open file.
+pub struct FileReader<'a> {
+    file: File,
+    metadata: Metadata,
+    size: u64,
+    position: u64,
+    shrunk: bool,
+    buffer: &'a mut ReadBuffer,
+    taken: usize,
+    filled: usize,
+    blake3: blake3::Hasher,
+    crc32c: u32,
+    check: Option<PageCheck>,
+    progress: &'a Progress,
+    cancel: &'a CancellationToken,
+}
+
+/// The buffer of a worker, used for one file after the other.
+pub struct ReadBuffer(Box<[u8]>);
+
+impl ReadBuffer {
+    /// Allocates it.
+    pub fn new() -> Self {
+        Self(vec![0; BUFFER_BYTES].into())
+    }
+}
+
+impl Default for ReadBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> FileReader<'a> {
+    /// Opens a file and fixes its size; `None` if it vanished since it was listed. Pages are
+    /// checked where `relation` and `rules` are given.
+    pub fn open(
+        path: &Path,
+        relation: Option<RelationFile>,
+        rules: Option<PageRules>,
+        buffer: &'a mut ReadBuffer,
+        progress: &'a Progress,
+        cancel: &'a CancellationToken,
+    ) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let metadata = file.metadata()?;
+        let check = relation.zip(rules).map(|(relation, rules)| PageCheck {
+            relation,
+            rules,
+            findings: PageFindings::default(),
+        });
+        Ok(Some(Self {
+            file,
+            size: metadata.len(),
+            metadata,
+            position: 0,
+            shrunk: false,
+            buffer,
+            taken: 0,
+            filled: 0,
+            blake3: blake3::Hasher::new(),
+            crc32c: 0,
+            check,
+            progress,
+            cancel,
+        }))
+    }
+
+    /// How many bytes are yielded.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Permission bits.
+    pub fn mode(&self) -> u32 {
+        self.metadata.mode() & 0o7777
+    }
+
+    /// Seconds since 1970 of the last change.
+    pub fn modified_second(&self) -> i64 {
+        self.metadata.mtime()
+    }
+
+    /// Owner and group.
+    pub fn owner(&self) -> (u32, u32) {
+        (self.metadata.uid(), self.metadata.gid())
+    }
+
+    /// The sums, after everything was read.
+    pub fn finish(self) -> FileSums {
+        FileSums {
+            blake3: self.blake3.finalize(),
+            crc32c: self.crc32c,
+            pages: self.check.map(|check| check.findings).unwrap_or_default(),
+        }
+    }
+
+    /// Fills the buffer with the next bytes to yield.
+    fn fill(&mut self) -> io::Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("the backup was cancelled"));
+        }
+        let left = usize::try_from(self.size - self.position).unwrap_or(usize::MAX);
+        let want = left.min(BUFFER_BYTES);
+        let window = self.buffer.0.get_mut(..want).unwrap_or_default();
+        let read = if self.shrunk { 0 } else { read_up_to(&self.file, window, self.position)? };
+        let (there, missing) = window.split_at_mut_checked(read).unwrap_or_default();
+        if let Some(check) = &mut self.check {
+            check.pages(&self.file, there, self.position)?;
+        }
+        missing.fill(0);
+        self.shrunk |= read < want;
+        self.blake3.update(window);
+        self.crc32c = crc32c::crc32c_append(self.crc32c, window);
+        let advanced = u64::try_from(want).unwrap_or(u64::MAX);
+        self.position = self.position.saturating_add(advanced);
+        self.progress.read(advanced);
+        self.taken = 0;
+        self.filled = want;
+        Ok(())
+    }
+}
+
+impl Read for FileReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.filled && self.position < self.size {
+            self.fill()?;
+        }
+        let ready = self.buffer.0.get(self.taken..self.filled).unwrap_or_default();
+        let count = ready.len().min(out.len());
+        if let (Some(from), Some(to)) = (ready.get(..count), out.get_mut(..count)) {
+            to.copy_from_slice(from);
+        }
+        self.taken += count;
+        Ok(count)
+    }
+}
+
+/// Reads until the buffer is full or the file ends; returns how much.
+fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        let at = offset.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        match file.read_at(rest, at) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
+
+impl PageCheck {
+    /// Checks the whole pages at the beginning of `bytes`, which stand at `offset` in the
+    /// file, a multiple of the page size.
+    fn pages(&mut self, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let (pages, _partial) = bytes.as_chunks_mut::<PAGE_BYTES>();
+        let page_bytes = PAGE_BYTES as u64;
+        for (page, number) in pages.iter_mut().zip(offset / page_bytes..) {
+            let Ok(index) = u32::try_from(number) else { return Ok(()) };
+            let Some(block) = self.relation.block_number(index, self.rules.blocks_per_segment) else {
+                return Ok(());
+            };
+            let patient = self.findings.bad.len() < PATIENT_UNTIL;
+            match settle(file, page, number * page_bytes, block, self.rules.start, patient)? {
+                PageVerdict::Sound | PageVerdict::New => {}
+                PageVerdict::Newer(lsn) => {
+                    if self.findings.newest.is_none_or(|(newest, _)| lsn > newest) {
+                        self.findings.newest = Some((lsn, index));
+                    }
+                }
+                PageVerdict::Bad(damage) => self.findings.bad.push((index, damage)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Judges a page; a bad one is read again until it is not or patience ends.
+fn settle(
+    file: &File,
+    page: &mut Page,
+    offset: u64,
+    block: u32,
+    start: Lsn,
+    patient: bool,
+) -> io::Result<PageVerdict> {
+    let mut verdict = check_page(page, block, start);
+    for _ in 0..REREADS {
+        if !patient || !matches!(verdict, PageVerdict::Bad(_)) {
+            break;
+        }
+        std::thread::sleep(REREAD_DELAY);
+        if read_up_to(file, page, offset)? < PAGE_BYTES {
+            // The file was truncated here; replay truncates it again.
+            page.fill(0);
+        }
+        verdict = check_page(page, block, start);
+    }
+    Ok(verdict)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+use super::*;
+use proptest::prelude::*;
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tempfile::TempDir;
+use wald_core::data_page::page_checksum;
+
+fn start() -> Lsn {
+    "0/5000000".parse().unwrap()
+}
+
+fn rules() -> PageRules {
+    PageRules { start: start(), blocks_per_segment: 131_072 }
+}
+
+/// A valid page with some content, last changed at `lsn`.
+fn page(block: u32, lsn: u64, filler: u8) -> Page {
+    let mut page = [0; PAGE_BYTES];
+    page[0..4].copy_from_slice(&u32::try_from(lsn >> 32).unwrap().to_le_bytes());
+    page[4..8].copy_from_slice(&u32::try_from(lsn & 0xFFFF_FFFF).unwrap().to_le_bytes());
+    page[12..14].copy_from_slice(&40u16.to_le_bytes());
+    page[14..16].copy_from_slice(&4000u16.to_le_bytes());
+    page[16..18].copy_from_slice(&8192u16.to_le_bytes());
+    page[18..20].copy_from_slice(&(8192u16 | 4).to_le_bytes());
+    page[4000..].fill(filler);
+    let sum = page_checksum(&page, block);
+    page[8..10].copy_from_slice(&sum.to_le_bytes());
+    page
+}
+
+struct Scene {
+    _directory: TempDir,
+    path: PathBuf,
+    buffer: ReadBuffer,
+    progress: Arc<Progress>,
+    cancel: CancellationToken,
+}
+
+impl Scene {
+    fn new(content: &[u8]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("16384");
+        fs::write(&path, content).unwrap();
+        let (buffer, progress, cancel) = (ReadBuffer::new(), Progress::new(), CancellationToken::new());
+        Self { _directory: directory, path, buffer, progress, cancel }
+    }
+
+    fn open(&mut self, name: Option<&str>) -> Option<FileReader<'_>> {
+        let relation = name.map(|name| RelationFile::parse(name).unwrap());
+        let rules = Some(rules());
+        let Self { path, buffer, progress, cancel, .. } = self;
+        FileReader::open(path, relation, rules, buffer, progress, cancel).unwrap()
+    }
+}
+
+fn read_all(mut reader: FileReader<'_>) -> (Vec<u8>, FileSums) {
+    let mut content = Vec::new();
+    reader.read_to_end(&mut content).unwrap();
+    let sums = reader.finish();
+    assert_eq!(sums.blake3, blake3::hash(&content));
+    assert_eq!(sums.crc32c, crc32c::crc32c(&content));
+    (content, sums)
+}
+
+fn write_at(path: &Path, offset: u64, bytes: &[u8]) {
+    let mut file = fs::File::options().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(offset)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+#[test]
+fn a_file_that_has_vanished_is_no_error() {
+    let mut scene = Scene::new(b"x");
+    fs::remove_file(&scene.path).unwrap();
+    assert!(scene.open(None).is_none());
+}
+
+#[test]
+fn a_file_that_shrinks_is_filled_up_with_zeros() {
+    let mut scene = Scene::new(&[7; 2_000_000]);
+    let path = scene.path.clone();
+    let reader = scene.open(Some("base/5/16384")).unwrap();
+    fs::File::options().write(true).open(path).unwrap().set_len(1_000_000).unwrap();
+    let (content, _) = read_all(reader);
+    assert_eq!(content.len(), 2_000_000);
+    assert!(content[..1_000_000].iter().all(|byte| *byte == 7));
+    assert!(content[1_000_000..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn what_a_file_grows_by_is_left_out() {
+    let mut scene = Scene::new(b"before");
+    let path = scene.path.clone();
+    let reader = scene.open(None).unwrap();
+    write_at(&path, 6, b" and after");
+    assert_eq!(read_all(reader).0, b"before");
+}
+
+#[test]
+fn a_page_that_is_being_written_is_read_again() {
+    let good = page(1, 1000, 9);
+    let mut content = [page(0, 1000, 1), good].concat();
+    content[PAGE_BYTES + 5000] ^= 1;
+    let mut scene = Scene::new(&content);
+    let path = scene.path.clone();
+    let reader = scene.open(Some("base/5/16384")).unwrap();
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(REREAD_DELAY);
+        write_at(&path, 8192, &good);
+    });
+    let (content, sums) = read_all(reader);
+    writer.join().unwrap();
+    assert_eq!(sums.pages, PageFindings::default());
+    assert_eq!(content[PAGE_BYTES..], good);
+}
+
+#[test]
+fn a_bad_page_beyond_a_new_end_is_zeros() {
+    let mut content = [page(0, 1000, 1), page(1, 1000, 2)].concat();
+    content[PAGE_BYTES + 5000] ^= 1;
+    let mut scene = Scene::new(&content);
+    let path = scene.path.clone();
+    let reader = scene.open(Some("base/5/16384")).unwrap();
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(REREAD_DELAY);
+        fs::File::options().write(true).open(path).unwrap().set_len(8192).unwrap();
+    });
+    let (content, sums) = read_all(reader);
+    writer.join().unwrap();
+    assert_eq!(sums.pages, PageFindings::default());
+    assert!(content.len() == 2 * PAGE_BYTES && content[PAGE_BYTES..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn pages_that_stay_bad_and_the_newest_are_reported() {
+    let in_third = |index: u32| 2 * 131_072 + index;
+    let mut content: Vec<u8> = (0..100).flat_map(|index| page(in_third(index), 1000, 1)).collect();
+    content[70 * PAGE_BYTES + 300] ^= 1;
+    let newer = start().get() + 77;
+    content[80 * PAGE_BYTES..81 * PAGE_BYTES].copy_from_slice(&page(0, newer, 1));
+    content[90 * PAGE_BYTES..91 * PAGE_BYTES].copy_from_slice(&page(0, newer - 1, 1));
+    content.extend_from_slice(b"a piece of a page");
+    let mut scene = Scene::new(&content);
+    let (_, sums) = read_all(scene.open(Some("base/5/16384.2")).unwrap());
+    let blocks: Vec<u32> = sums.pages.bad.iter().map(|(block, _)| *block).collect();
+    assert_eq!(blocks, [70]);
+    assert_eq!(sums.pages.newest, Some((Lsn::new(newer).unwrap(), 80)));
+}
+
+#[test]
+fn files_that_are_no_relations_have_no_pages() {
+    let mut scene = Scene::new(&[1; 3 * PAGE_BYTES]);
+    let (_, sums) = read_all(scene.open(None).unwrap());
+    assert_eq!(sums.pages, PageFindings::default());
+    assert_eq!(scene.progress.snapshot().bytes_done, 3 * 8192);
+}
+
+#[test]
+fn a_cancelled_backup_reads_no_further() {
+    let mut scene = Scene::new(&[1; 100]);
+    scene.cancel.cancel();
+    assert!(scene.open(None).unwrap().read(&mut [0; 10]).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn a_file_comes_out_as_it_is(size in 0usize..1_200_000, step in 1usize..100_000) {
+        let content: Vec<u8> = (0..size).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        let mut scene = Scene::new(&content);
+        let mut reader = scene.open(None).unwrap();
+        let mut out = Vec::new();
+        let mut piece = vec![0; step];
+        loop {
+            match reader.read(&mut piece).unwrap() {
+                0 => break,
+                count => out.extend_from_slice(&piece[..count]),
+            }
+        }
+        prop_assert!(out == content);
+        prop_assert_eq!(reader.finish().blake3, blake3::hash(&content));
+    }
+}

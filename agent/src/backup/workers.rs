@@ -1,0 +1,170 @@
+//! The threads that make parts, and the uploads that they feed.
+//!
+//! Compression and hashing run on threads of their own; tokio's threads only move chunks from
+//! a bounded channel into the upload. Invariant: whenever [`Workers::store`] returns an error,
+//! its upload was aborted first, or is by being dropped.
+
+use super::layout::PartPlan;
+use super::part::{FinishedPart, GivenFile, PartContext, PartError, make_part};
+use super::read::ReadBuffer;
+use crate::store::{Store, StoreError, Upload};
+use bytes::Bytes;
+use std::io;
+use std::num::NonZeroUsize;
+use tokio::sync::{mpsc, oneshot};
+use wald_core::backup_id::BackupId;
+use wald_core::object_key::{ObjectKey, ObjectKeyError};
+
+/// Chunks between a worker and its upload.
+const CHUNKS_QUEUED: usize = 2;
+
+/// The threads of one backup. They end when this is dropped.
+pub struct Workers {
+    jobs: crossbeam_channel::Sender<Job>,
+    context: PartContext,
+    count: usize,
+}
+
+struct Job {
+    plan: PartPlan,
+    given: Vec<GivenFile>,
+    chunks: mpsc::Sender<Bytes>,
+    reply: oneshot::Sender<Result<FinishedPart, PartError>>,
+}
+
+/// Why a part is not in the repository.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// No thread could be started.
+    #[error("can't start a thread for the backup")]
+    Spawn(#[source] io::Error),
+    /// A part's name can't be a key.
+    #[error("a part has an impossible name")]
+    Name(#[from] ObjectKeyError),
+    /// The part could not be made.
+    #[error("can't make {name}")]
+    Part {
+        /// The part.
+        name: String,
+        /// Why.
+        #[source]
+        source: PartError,
+    },
+    /// The repository did not take it.
+    #[error("can't store {name}")]
+    Store {
+        /// The part.
+        name: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The repository took another number of bytes than it was given.
+    #[error("{name} has {stored} bytes in the repository, {sent} were sent: it can't be trusted")]
+    Size {
+        /// The part.
+        name: String,
+        /// What the repository has.
+        stored: u64,
+        /// What it was given.
+        sent: u64,
+    },
+    /// A thread is gone.
+    #[error("a thread of the backup ended unexpectedly while making {name}")]
+    Died {
+        /// The part.
+        name: String,
+    },
+    /// The backup was given up.
+    #[error("the backup was given up")]
+    GivenUp,
+}
+
+impl Workers {
+    /// Starts the threads.
+    pub fn start(count: NonZeroUsize, context: PartContext) -> Result<Self, WorkerError> {
+        let count = count.get();
+        // One place per thread: `store` is never called for more parts at a time.
+        let (jobs, queue) = crossbeam_channel::bounded::<Job>(count);
+        for number in 1..=count {
+            let (queue, context) = (queue.clone(), context.clone());
+            std::thread::Builder::new()
+                .name(format!("backup-{number}"))
+                .spawn(move || {
+                    let mut buffer = ReadBuffer::new();
+                    for Job { plan, given, chunks, reply } in queue {
+                        // Nobody listens any more if the upload failed first.
+                        let _ = reply.send(make_part(plan, given, &context, &mut buffer, chunks));
+                    }
+                })
+                .map_err(WorkerError::Spawn)?;
+        }
+        Ok(Self { jobs, context, count })
+    }
+
+    /// How many parts can be stored at the same time.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Makes a part and stores it; at most [`Workers::count`] at a time.
+    pub async fn store(
+        &self,
+        store: &Store,
+        backup: &BackupId,
+        plan: PartPlan,
+        given: Vec<GivenFile>,
+    ) -> Result<FinishedPart, WorkerError> {
+        let name = plan.name.clone();
+        let key = ObjectKey::backup_object(backup, &name)?;
+        let store_error = |source| WorkerError::Store { name: name.clone(), source };
+        let mut upload = tokio::select! {
+            // First: after a failure the parts that have not begun must not begin an upload.
+            biased;
+            () = self.context.cancel.cancelled() => return Err(WorkerError::GivenUp),
+            upload = store.upload(&key) => upload.map_err(store_error)?,
+        };
+        match self.feed(&mut upload, plan, given).await {
+            Ok(finished) => {
+                let stored = upload.finish().await.map_err(store_error)?;
+                let sent = finished.part.stored_bytes;
+                if stored == sent { Ok(finished) } else { Err(WorkerError::Size { name, stored, sent }) }
+            }
+            Err(error) => {
+                if let Err(abort_error) = upload.abort().await {
+                    tracing::warn!(
+                        "the unfinished upload of {key} stays until the repository removes it: {abort_error}"
+                    );
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn feed(
+        &self,
+        upload: &mut Upload,
+        plan: PartPlan,
+        given: Vec<GivenFile>,
+    ) -> Result<FinishedPart, WorkerError> {
+        let name = plan.name.clone();
+        let (chunks, mut queue) = mpsc::channel(CHUNKS_QUEUED);
+        let (reply, finished) = oneshot::channel();
+        let died = || WorkerError::Died { name: name.clone() };
+        self.jobs.try_send(Job { plan, given, chunks, reply }).map_err(|_| died())?;
+        let moved = async {
+            while let Some(chunk) = queue.recv().await {
+                let put = upload.put_part(chunk).await;
+                put.map_err(|source| WorkerError::Store { name: name.clone(), source })?;
+            }
+            finished
+                .await
+                .map_err(|_| died())?
+                .map_err(|source| WorkerError::Part { name: name.clone(), source })
+        };
+        tokio::select! {
+            moved = moved => moved,
+            () = self.context.cancel.cancelled() => Err(WorkerError::GivenUp),
+        }
+    }
+}

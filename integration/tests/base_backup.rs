@@ -1,0 +1,377 @@
+//! Base backups of a real PostgreSQL, restored with stock tools alone: `zstd`, `tar`,
+//! `pg_verifybackup`, and a `restore_command` that is a line of shell.
+//!
+//! The backup is taken through the library; WAL is archived by `zstd` itself, so that nothing
+//! but the backup is under test.
+
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use wald::backup::{
+    self, BackupError, BackupOptions, BackupReport, CheckpointMode, ClusterIdentity, Progress,
+};
+use wald::store::{Store, StoreOptions};
+use wald_core::catalog::CatalogEntry;
+use wald_core::control_file::ControlFile;
+use wald_core::file_list::FileList;
+use wald_core::object_key::ObjectKey;
+use wald_integration::postgres::{Cluster, ClusterOptions, Shutdown};
+use wald_integration::process::Process;
+use wald_integration::run::run;
+use wald_integration::sandbox::Sandbox;
+use wald_integration::{parts, wait};
+
+/// A cluster that archives into a directory that is a repository as well.
+struct Setting {
+    sandbox: Sandbox,
+    cluster: Cluster,
+    repository: PathBuf,
+    store: Store,
+}
+
+impl Setting {
+    fn new(options: ClusterOptions) -> Result<Setting> {
+        let sandbox = Sandbox::new()?;
+        let repository = sandbox.dir("repository")?;
+        let wal = sandbox.dir("repository/wal")?;
+        let zstd = parts::tool("zstd")?;
+        let archive =
+            format!("archive_command = '{} -q -1 -f %p -o {}/%f.zst'", zstd.display(), wal.display());
+        let options = options.setting("archive_mode = on").setting(archive);
+        let mut cluster = Cluster::create(&sandbox, "origin", &options)?;
+        cluster.start()?;
+        let store = Store::open(&StoreOptions::new(format!("file://{}", repository.display())))?;
+        Ok(Setting { sandbox, cluster, repository, store })
+    }
+
+    fn identity(&self) -> Result<ClusterIdentity> {
+        let control = ControlFile::parse(&fs::read(self.cluster.data_dir().join(ControlFile::PATH))?)?;
+        Ok(ClusterIdentity { system_id: control.system_id(), segment_size: control.segment_size() })
+    }
+
+    fn options(&self, cluster: &Cluster) -> BackupOptions {
+        BackupOptions {
+            data_dir: cluster.data_dir().to_owned(),
+            connection: cluster.connection(),
+            workers: NonZeroUsize::new(2).expect("2 is not 0"),
+            part_bytes: 4 << 20,
+            compression_level: 1,
+            checkpoint: CheckpointMode::Fast,
+            wal_timeout: Duration::from_secs(60),
+        }
+    }
+
+    async fn backup(&self) -> Result<BackupReport, BackupError> {
+        self.backup_of(&self.cluster, CancellationToken::new()).await
+    }
+
+    async fn backup_of(
+        &self,
+        cluster: &Cluster,
+        cancel: CancellationToken,
+    ) -> Result<BackupReport, BackupError> {
+        let identity = self.identity().expect("the origin has a control file");
+        backup::run(&self.store, identity, self.options(cluster), Progress::new(), cancel).await
+    }
+
+    async fn entry(&self, report: &BackupReport) -> Result<CatalogEntry> {
+        let json = self.store.get(&ObjectKey::catalog(&report.id), 1 << 20).await?;
+        Ok(CatalogEntry::parse(&json)?)
+    }
+
+    fn object(&self, entry: &CatalogEntry, name: &str) -> Result<PathBuf> {
+        Ok(self.repository.join(entry.object_key(name)?.as_str()))
+    }
+
+    /// Unpacks the parts as the README tells a person without wald to do.
+    fn restore_by_hand(&self, entry: &CatalogEntry, name: &str) -> Result<PathBuf> {
+        let to = self.sandbox.dir(name)?;
+        for part in entry.parts() {
+            let into = match part.tablespace {
+                None => to.clone(),
+                Some(oid) => self.sandbox.dir(&format!("{name}-{oid}"))?,
+            };
+            let object = self.object(entry, &part.name)?;
+            ensure!(fs::metadata(&object)?.len() == part.stored_bytes, "{} has another size", part.name);
+            ensure!(blake3::hash(&fs::read(&object)?).to_string() == part.blake3.to_string());
+            let mut tar = self.sandbox.account().command("sh");
+            tar.args(["-c", "zstd -dc \"$0\" | tar -x -p -f - -C \"$1\""]).arg(&object).arg(&into);
+            run(tar)?.success()?;
+        }
+        for tablespace in &entry.facts().tablespaces {
+            let link = to.join(format!("pg_tblspc/{}", tablespace.oid));
+            symlink(self.sandbox.path().join(format!("{name}-{}", tablespace.oid)), &link)?;
+        }
+        Ok(to)
+    }
+
+    /// What the stock tool says of the restored files. The WAL is not there yet: `-n`.
+    fn verify(&self, entry: &CatalogEntry, restored: &Path) -> Result<()> {
+        let manifest = self.object(entry, &entry.facts().manifest.name)?;
+        let mut verify = self.sandbox.account().command(parts::postgres_program("pg_verifybackup")?);
+        verify.args(["-n", "-m"]).arg(manifest).arg(restored);
+        run(verify)?.success().context("pg_verifybackup")?;
+        Ok(())
+    }
+
+    /// Starts what was restored, to the end of the archived WAL.
+    fn recover(&self, name: &str, restored: &Path, entry: &CatalogEntry) -> Result<Cluster> {
+        let map = restored.join("tablespace_map");
+        if map.exists() {
+            let mut text = String::new();
+            for tablespace in &entry.facts().tablespaces {
+                let directory = self.sandbox.path().join(format!("{name}-{}", tablespace.oid));
+                text.push_str(&format!("{} {}\n", tablespace.oid, directory.display()));
+            }
+            fs::write(&map, text)?;
+        }
+        fs::write(restored.join("recovery.signal"), "")?;
+        self.sandbox.account().own(&restored.join("recovery.signal"))?;
+        let mut cluster = Cluster::adopt(&self.sandbox, name, restored)?;
+        cluster.configure("archive_mode = off")?;
+        let wal = self.repository.join("wal");
+        cluster.configure(&format!("restore_command = 'zstd -q -d -f {}/%f.zst -o %p'", wal.display()))?;
+        cluster.start()?;
+        cluster.wait_primary(Duration::from_secs(60))?;
+        Ok(cluster)
+    }
+
+    fn has_catalog(&self) -> bool {
+        fs::read_dir(self.repository.join("catalog")).is_ok_and(|mut entries| entries.next().is_some())
+    }
+}
+
+fn small_segments() -> ClusterOptions {
+    ClusterOptions { segment_size_mib: 1, ..ClusterOptions::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_under_load_is_restored_with_stock_tools() -> Result<()> {
+    let setting = Setting::new(small_segments().setting("max_wal_size = 64MB"))?;
+    let origin = &setting.cluster;
+    let space = setting.sandbox.dir("space")?;
+    origin.exec(&format!("create tablespace elsewhere location '{}'", space.display()))?;
+    origin.exec("create table in_space (i int, t text) tablespace elsewhere")?;
+    origin.exec("insert into in_space select i, repeat('x', i % 300) from generate_series(1, 20000) i")?;
+    origin.exec("create unlogged table forgotten as select generate_series(1, 1000) i")?;
+    origin.run("pgbench", &["-i", "-q", "-s", "3"])?;
+    let unlogged = origin.scalar("select pg_relation_filepath('forgotten')")?;
+    fs::write(origin.data_dir().join("base/pgsql_tmp9.9"), "junk")?;
+    fs::write(origin.data_dir().join("pg_stat_tmp/junk"), "junk")?;
+
+    let mut load = origin.command("pgbench")?;
+    load.args(["-T", "120", "-c", "2"]);
+    let mut load = Process::spawn("pgbench", load, &setting.sandbox.path().join("pgbench.log"))?;
+    let report = setting.backup().await?;
+    load.must_run()?;
+    load.kill_hard()?;
+    origin.exec("insert into in_space values (-1, 'after the backup')")?;
+    let mut setting = setting;
+    setting.cluster.wait_archived()?;
+    let before = setting.cluster.fingerprint()?;
+
+    let entry = setting.entry(&report).await?;
+    assert!(report.bad_pages.is_empty(), "{:?}", report.bad_pages);
+    assert!(report.parts >= 6, "{} parts", report.parts);
+    assert_eq!(report.files, entry.files());
+    assert!(entry.stop_lsn() > entry.start_lsn());
+    assert!(entry.facts().data_checksums);
+    let oid = entry.facts().tablespaces[0].oid;
+    assert_eq!(Path::new(&entry.facts().tablespaces[0].location), space);
+
+    let listed = fs::read(setting.object(&entry, &entry.facts().file_list.name)?)?;
+    let listed = zstd_decode(&setting.sandbox, &listed)?;
+    let list = FileList::parse(&report.id, &listed)?;
+    list.check_against(&entry)?;
+    let has = |path: &str| list.files.iter().any(|file| file.path.as_bytes() == path.as_bytes());
+    assert!(has("global/pg_control") && has("backup_label") && has("tablespace_map"));
+    assert!(has(&format!("{unlogged}_init")) && !has(&unlogged));
+    assert!(!has("base/pgsql_tmp9.9") && !has("pg_stat_tmp/junk") && !has("postmaster.pid"));
+    let last = &entry.parts().iter().filter(|part| part.tablespace.is_none()).next_back().unwrap().name;
+    let in_last: Vec<_> =
+        list.files.iter().filter(|file| file.part == *last).map(|file| file.path.to_string()).collect();
+    assert_eq!(in_last, ["backup_label", "tablespace_map", "global/pg_control"]);
+
+    setting.cluster.stop(Shutdown::Immediate)?;
+    let restored = setting.restore_by_hand(&entry, "copy")?;
+    setting.verify(&entry, &restored)?;
+    for kept in ["pg_wal/archive_status", "pg_replslot", "pg_stat_tmp", "pg_tblspc"] {
+        let metadata = fs::metadata(restored.join(kept))?;
+        assert!(metadata.is_dir() && metadata.permissions().mode() & 0o7777 == 0o700, "{kept}");
+    }
+    assert_eq!(fs::metadata(restored.join("PG_VERSION"))?.uid(), setting.sandbox.account().uid());
+    let copy = setting.recover("copy", &restored, &entry)?;
+    let differences = before.differences(&copy.fingerprint()?);
+    let unlogged_only = |line: &&String| !line.contains("forgotten");
+    assert!(differences.iter().filter(unlogged_only).next().is_none(), "{differences:?}");
+    assert_eq!(copy.scalar("select count(*) from forgotten")?, "0", "unlogged tables come back empty");
+    assert_eq!(
+        fs::read_link(restored.join(format!("pg_tblspc/{oid}")))?,
+        setting.sandbox.path().join(format!("copy-{oid}"))
+    );
+    copy.run("pg_amcheck", &["--all", "--install-missing", "--heapallindexed", "--progress"])?;
+    Ok(())
+}
+
+fn zstd_decode(sandbox: &Sandbox, bytes: &[u8]) -> Result<Vec<u8>> {
+    let path = sandbox.path().join("list.zst");
+    fs::write(&path, bytes)?;
+    let mut zstd = sandbox.account().command("zstd");
+    zstd.args(["-dc"]).arg(&path);
+    Ok(run(zstd)?.success()?.stdout.into_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_page_is_named_and_the_backup_still_made() -> Result<()> {
+    let mut setting = Setting::new(small_segments())?;
+    setting.cluster.exec("create table t as select generate_series(1, 5000) i")?;
+    setting.cluster.exec("checkpoint")?;
+    let path = setting.cluster.scalar("select pg_relation_filepath('t')")?;
+    setting.cluster.stop(Shutdown::Fast)?;
+    let file = setting.cluster.data_dir().join(&path);
+    let mut bytes = fs::read(&file)?;
+    bytes[3 * 8192 + 5000] ^= 0x40;
+    // A position beyond all WAL: it must not pass for a page that changed during the backup.
+    bytes[6 * 8192..6 * 8192 + 8].copy_from_slice(&[0x7f, 0, 0, 0, 0, 0, 0, 0]);
+    fs::write(&file, &bytes)?;
+    setting.cluster.start()?;
+    let report = setting.backup().await?;
+    let found: Vec<_> = report.bad_pages.iter().map(|page| (page.file.as_str(), page.block)).collect();
+    assert_eq!(found, [(path.as_str(), 3), (path.as_str(), 6)], "{:?}", report.bad_pages);
+    assert_eq!(setting.entry(&report).await?.facts().bad_pages, report.bad_pages);
+    let entry = setting.entry(&report).await?;
+    let restored = setting.restore_by_hand(&entry, "copy")?;
+    setting.verify(&entry, &restored)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_backed_up() -> Result<()> {
+    let mut setting = Setting::new(small_segments())?;
+    setting.cluster.run("pgbench", &["-i", "-q", "-s", "1"])?;
+    let mut standby = setting.cluster.standby(&setting.sandbox, "standby")?;
+    standby.start()?;
+    setting.cluster.run("pgbench", &["-t", "200"])?;
+    let target = setting.cluster.scalar("select pg_current_wal_lsn()")?;
+    wait::until_true("the standby to catch up", Duration::from_secs(60), || {
+        Ok(standby.scalar(&format!("select pg_last_wal_replay_lsn() >= '{target}'"))? == "t")
+    })?;
+    setting.cluster.wait_archived()?;
+    let report = setting.backup_of(&standby, CancellationToken::new()).await?;
+    let entry = setting.entry(&report).await?;
+    assert!(entry.facts().from_standby);
+    let before = setting.cluster.fingerprint()?;
+    let restored = setting.restore_by_hand(&entry, "copy")?;
+    setting.verify(&entry, &restored)?;
+    fs::remove_file(restored.join("standby.signal"))?;
+    let copy = setting.recover("copy", &restored, &entry)?;
+    assert_eq!(before.differences(&copy.fingerprint()?), [""; 0]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_backup_leaves_no_entry_and_no_backup_mode() -> Result<()> {
+    let setting = Setting::new(small_segments())?;
+    setting.cluster.run("pgbench", &["-i", "-q", "-s", "5"])?;
+    let cancel = CancellationToken::new();
+    let progress = Progress::new();
+    let options = BackupOptions { compression_level: 19, ..setting.options(&setting.cluster) };
+    let running = backup::run(&setting.store, setting.identity()?, options, progress.clone(), cancel.clone());
+    let in_the_middle = async {
+        while progress.snapshot().bytes_done < 1 << 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cancel.cancel();
+    };
+    let (result, ()) = tokio::join!(running, in_the_middle);
+    assert!(matches!(result, Err(BackupError::Cancelled)), "{result:?}");
+    assert!(!setting.has_catalog());
+    wait::until_true("the session to end", Duration::from_secs(10), || {
+        let sessions = "select count(*) from pg_stat_activity where application_name = 'wald backup'";
+        Ok(setting.cluster.scalar(sessions)? == "0")
+    })?;
+    let log = setting.cluster.log_text();
+    assert!(log.contains("aborting backup due to backend exiting before"), "{log}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_ends_the_backup() -> Result<()> {
+    let setting = Setting::new(small_segments())?;
+    setting.cluster.run("pgbench", &["-i", "-q", "-s", "5"])?;
+    let progress = Progress::new();
+    let options = BackupOptions { compression_level: 19, ..setting.options(&setting.cluster) };
+    let cancel = CancellationToken::new();
+    let running = backup::run(&setting.store, setting.identity()?, options, progress.clone(), cancel);
+    let in_the_middle = async {
+        while progress.snapshot().bytes_done < 1 << 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        setting.cluster.exec(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'wald backup'",
+        )
+    };
+    let (result, ended) = tokio::join!(running, in_the_middle);
+    ended?;
+    assert!(matches!(result, Err(BackupError::SessionLost)), "{result:?}");
+    assert!(!setting.has_catalog());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_that_never_comes_prevents_the_entry() -> Result<()> {
+    let mut setting = Setting::new(small_segments())?;
+    setting.cluster.configure("archive_command = 'false'")?;
+    setting.cluster.reload()?;
+    let cancel = CancellationToken::new();
+    let options = BackupOptions { wal_timeout: Duration::from_secs(2), ..setting.options(&setting.cluster) };
+    let result = backup::run(&setting.store, setting.identity()?, options, Progress::new(), cancel).await;
+    let text = result.map(|report| report.id.to_string()).unwrap_err().to_string();
+    assert!(text.contains("is not in the repository") && text.contains("pg_stat_archiver"), "{text}");
+    assert!(!setting.has_catalog());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_together_is_refused_before_the_backup() -> Result<()> {
+    let setting = Setting::new(small_segments())?;
+    let other = Cluster::create(&setting.sandbox, "other", &small_segments())?;
+    let run = |identity, options| {
+        backup::run(&setting.store, identity, options, Progress::new(), CancellationToken::new())
+    };
+    let identity = setting.identity()?;
+    let options = setting.options(&setting.cluster);
+
+    let data_dir = other.data_dir().to_owned();
+    let error = run(identity, BackupOptions { data_dir, ..options.clone() }).await.unwrap_err();
+    assert!(matches!(error, BackupError::OtherDataDir { .. }), "{error}");
+
+    let system_id = "5".parse()?;
+    let error = run(ClusterIdentity { system_id, ..identity }, options.clone()).await.unwrap_err();
+    assert!(matches!(error, BackupError::OtherCluster { .. }), "{error}");
+
+    // A copy of the directory has the same identity, and none of the server's checkpoints.
+    let copy = setting.sandbox.dir("stale")?;
+    fs::create_dir(copy.join("global"))?;
+    fs::copy(setting.cluster.data_dir().join(ControlFile::PATH), copy.join(ControlFile::PATH))?;
+    setting.cluster.exec("create table newer (i int)")?;
+    let error = run(identity, BackupOptions { data_dir: copy, ..options.clone() }).await.unwrap_err();
+    assert!(matches!(error, BackupError::OtherDirectory { .. }), "{error}");
+
+    let mut setting = setting;
+    setting.cluster.configure("archive_command = ''")?;
+    setting.cluster.reload()?;
+    let is_empty = "select setting = '' from pg_settings where name = 'archive_command'";
+    wait::until_true(
+        "the setting",
+        Duration::from_secs(10),
+        || Ok(setting.cluster.scalar(is_empty)? == "t"),
+    )?;
+    let error = setting.backup().await.unwrap_err();
+    assert!(error.to_string().contains("archive_command"), "{error}");
+    assert!(!setting.has_catalog());
+    Ok(())
+}

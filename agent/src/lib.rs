@@ -13,6 +13,9 @@ pub mod archive;
 pub mod restore;
 pub mod backup;
 
+pub mod inventory;
+pub mod list;
+
 pub mod cluster;
 pub mod repository;
 pub mod codec;

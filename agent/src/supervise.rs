@@ -75,6 +75,7 @@ pub async fn run(store: Store, options: AgentOptions, clock: Clock) -> Result<()
         _ = interrupt.recv() => None,
     };
     let Some(server) = started else { return Ok(()) };
+    tasks.spawn(server.restorer.clone().tidy_up(stop.clone()));
     let serving = tokio::spawn(serve(listener, Arc::new(server), stop.clone(), tasks.clone()));
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(socket = %options.socket.display(), "the agent is ready");

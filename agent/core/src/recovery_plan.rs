@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 
 /// What is in the repository.
 #[derive(Clone, Copy, Debug)]
-pub struct Repository<'a> {
+pub struct Holdings<'a> {
     /// The cluster that the repository belongs to.
     pub system_id: SystemId,
     /// Its backups, in any order.
@@ -164,7 +164,7 @@ impl Serialize for PlanNote {
 
 /// Makes the plan, or says why there can be none. `now` is this host's clock.
 pub fn plan(
-    repository: Repository<'_>,
+    holdings: Holdings<'_>,
     request: &PlanRequest,
     now: Timestamp,
 ) -> Result<RecoveryPlan, PlanError> {
@@ -174,23 +174,23 @@ pub fn plan(
     {
         return Err(PlanError::InFuture { target: *time, now });
     }
-    let choice = choice::choose(repository, request)?;
-    let path = usable_wal(repository, &choice, target)?;
-    Ok(compose(repository, request, choice, path))
+    let choice = choice::choose(holdings, request)?;
+    let path = usable_wal(holdings, &choice, target)?;
+    Ok(compose(holdings, request, choice, path))
 }
 
 /// The WAL from the backup's start to the target, if nothing of it is missing.
 fn usable_wal(
-    repository: Repository<'_>,
+    holdings: Holdings<'_>,
     choice: &Choice<'_>,
     target: &RecoveryTarget,
 ) -> Result<WalPath, PlanError> {
     let entry = choice.entry;
-    if entry.segment_size() != repository.coverage.segment_size() {
+    if entry.segment_size() != holdings.coverage.segment_size() {
         return Err(PlanError::OtherSegmentSize {
             id: entry.id().clone(),
             backup: entry.segment_size().bytes(),
-            repository: repository.coverage.segment_size().bytes(),
+            repository: holdings.coverage.segment_size().bytes(),
         });
     }
     let end = match target {
@@ -199,11 +199,11 @@ fn usable_wal(
         RecoveryTarget::Immediate => Some(entry.stop_lsn()),
         _ => None,
     };
-    let path = follow(repository.coverage, &choice.history, entry.start_lsn(), end);
+    let path = follow(holdings.coverage, &choice.history, entry.start_lsn(), end);
     if !path.reaches(entry.stop_lsn()) {
         return Err(PlanError::BackupWalMissing {
             id: entry.id().clone(),
-            missing: first_missing(&path, entry, repository.coverage),
+            missing: first_missing(&path, entry, holdings.coverage),
         });
     }
     let stored_until = path.last_stored_at().unwrap_or(entry.stopped_at()).max(entry.stopped_at());
@@ -224,7 +224,7 @@ fn usable_wal(
             resumes,
             reached,
             stored_until,
-            last_start: last_start(&path, entry, repository.coverage),
+            last_start: last_start(&path, entry, holdings.coverage),
         }),
         _ => Err(PlanError::AfterLastWal {
             target: target.clone(),
@@ -251,18 +251,13 @@ fn last_start(path: &WalPath, entry: &CatalogEntry, coverage: &WalCoverage) -> L
     start.unwrap_or(entry.stop_lsn()).max(entry.stop_lsn())
 }
 
-fn compose(
-    repository: Repository<'_>,
-    request: &PlanRequest,
-    choice: Choice<'_>,
-    path: WalPath,
-) -> RecoveryPlan {
+fn compose(holdings: Holdings<'_>, request: &PlanRequest, choice: Choice<'_>, path: WalPath) -> RecoveryPlan {
     let Choice { entry, history, older } = choice;
     let goal = &request.goal;
-    let notes = notes(request, entry, older, &path, repository.coverage);
+    let notes = notes(request, entry, older, &path, holdings.coverage);
     let wal_end = path.end.unwrap_or(entry.stop_lsn());
     let path = match goal.target() {
-        RecoveryTarget::Time(time) => path.up_to_time(repository.coverage, *time),
+        RecoveryTarget::Time(time) => path.up_to_time(holdings.coverage, *time),
         _ => path,
     };
     let timeline = history.timeline();

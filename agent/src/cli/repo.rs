@@ -4,7 +4,7 @@ use super::options;
 use super::run::Failure;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::repository::{Initialised, init as init_repository};
+use crate::repository::{Initialised, check as check_repository, init as init_repository};
 use crate::store::Store;
 use wald_core::identity::Identity;
 
@@ -27,4 +27,12 @@ pub(super) fn init(config: &Config) -> Result<u8, Failure> {
     };
     println!("{place} {done} of system {} ({})", control.system_id(), data_dir.display());
     Ok(0)
+}
+
+/// Tries the repository out.
+pub(super) fn check(config: &Config) -> Result<u8, Failure> {
+    let store = Store::open(&config.repository)?;
+    let report = options::runtime()?.block_on(check_repository(&store, &Clock::System));
+    println!("{report}");
+    Ok(if report.is_good() { 0 } else { 1 })
 }

@@ -63,7 +63,7 @@ fn dispatch(cli: &Cli, command: &Command) -> Result<u8, Failure> {
             print!("{}", config.display());
             Ok(OK)
         }
-        Command::Repo(RepoCommand::Check) => Ok(FAILED),
+        Command::Repo(RepoCommand::Check) => repo::check(&config),
         // Handled before a configuration is read.
         Command::ArchivePush { .. } | Command::ArchiveGet { .. } => Ok(FAILED),
     }

@@ -17,10 +17,17 @@ use futures::future::{BoxFuture, Shared};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wald_core::segment::SegmentName;
 use wald_core::sequence::{Answer, Keep, Limits, Prefetch};
 use wald_core::wal_file::WalFile;
+
+/// A recovery that asks for nothing for so long is over. Replaying a segment takes seconds.
+const IDLE_MAX: Duration = Duration::from_secs(600);
+const IDLE_CHECK: Duration = Duration::from_secs(60);
 
 /// Whether a fetch on its way ended well. Why it did not is of no interest to a request: it
 /// asks afresh.
@@ -38,6 +45,7 @@ pub struct Restorer {
 }
 
 struct Window {
+    asked_at: Instant,
     ahead: Prefetch,
     spooled: HashMap<SegmentName, (PathBuf, u64)>,
     fetching: HashMap<SegmentName, Fetching>,
@@ -113,10 +121,12 @@ impl Restorer {
         let mut windows = self.lock();
         let size = self.restore.repository.segment_size();
         let window = windows.entry(request.data_dir.clone()).or_insert_with(|| Window {
+            asked_at: Instant::now(),
             ahead: Prefetch::new(size, self.limits),
             spooled: HashMap::new(),
             fetching: HashMap::new(),
         });
+        window.asked_at = Instant::now();
         let (answer, dropped) = window.ahead.request(name);
         for name in dropped {
             if let Some((path, _)) = window.spooled.remove(&name) {
@@ -143,8 +153,13 @@ impl Restorer {
     /// Starts the fetches behind the asked-for segment, as far as they fit.
     fn look_ahead(&self, data_dir: &std::path::Path) {
         let mut windows = self.lock();
+        // The spool's limit holds for all recoveries on this host together.
+        let mut held: usize = windows.values().map(|window| window.ahead.held()).sum();
         let Some(window) = windows.get_mut(data_dir) else { return };
-        while let Some(name) = window.ahead.candidate() {
+        while held < self.limits.held_max
+            && let Some(name) = window.ahead.candidate()
+        {
+            held += 1;
             window.ahead.begin(name);
             let this = self.clone();
             let data_dir = data_dir.to_owned();
@@ -193,6 +208,24 @@ impl Restorer {
         });
         placed.await?.map_err(|source| RestoreError::Local { file, source })?;
         Ok(bytes)
+    }
+
+    /// Empties the spool of recoveries that have asked for nothing for a while: they are over,
+    /// and nobody says so. To be spawned once; ends with `stop`.
+    pub async fn tidy_up(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(IDLE_CHECK) => {}
+            }
+            self.lock().retain(|_, window| {
+                let over = window.asked_at.elapsed() > IDLE_MAX && window.fetching.is_empty();
+                if over {
+                    window.spooled.drain().for_each(|(_, (path, _))| remove(path));
+                }
+                !over
+            });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Window>> {

@@ -1,6 +1,6 @@
 //! Which backup a recovery begins with, and which history it follows.
 
-use super::{PlanError, PlanRequest, Repository};
+use super::{Holdings, PlanError, PlanRequest};
 use crate::backup_id::BackupId;
 use crate::catalog::CatalogEntry;
 use crate::history::TimelineHistory;
@@ -19,19 +19,19 @@ pub(super) struct Choice<'a> {
 
 /// The newest backup that ends before the target and lies in the history that is followed, or
 /// the one that was named.
-pub(super) fn choose<'a>(repository: Repository<'a>, request: &PlanRequest) -> Result<Choice<'a>, PlanError> {
-    let mut entries: Vec<&CatalogEntry> = repository.catalog.iter().collect();
+pub(super) fn choose<'a>(holdings: Holdings<'a>, request: &PlanRequest) -> Result<Choice<'a>, PlanError> {
+    let mut entries: Vec<&CatalogEntry> = holdings.catalog.iter().collect();
     entries.sort_by_key(|entry| Reverse((entry.stopped_at(), entry.stop_lsn())));
     let known = || entries.iter().map(|entry| entry.id().clone()).collect::<Vec<_>>();
     if let Some(id) = &request.backup {
         let named = entries.iter().find(|entry| entry.id() == id);
         let entry = named.ok_or_else(|| PlanError::UnknownBackup { id: id.clone(), known: known() })?;
-        return judge(repository, request, entry);
+        return judge(holdings, request, entry);
     }
     let mut refusals = Vec::new();
     let mut accepted: Option<Choice<'a>> = None;
     for entry in &entries {
-        match (judge(repository, request, entry), &mut accepted) {
+        match (judge(holdings, request, entry), &mut accepted) {
             (Ok(choice), None) => accepted = Some(choice),
             (Ok(choice), Some(newest)) if choice.history == newest.history => {
                 newest.older = Some(choice.entry.id().clone());
@@ -62,18 +62,18 @@ fn worst(refusals: Vec<PlanError>) -> PlanError {
 }
 
 fn judge<'a>(
-    repository: Repository<'a>,
+    holdings: Holdings<'a>,
     request: &PlanRequest,
     entry: &'a CatalogEntry,
 ) -> Result<Choice<'a>, PlanError> {
-    if entry.system_id() != repository.system_id {
+    if entry.system_id() != holdings.system_id {
         return Err(PlanError::OtherSystem {
             id: entry.id().clone(),
             backup: entry.system_id(),
-            repository: repository.system_id,
+            repository: holdings.system_id,
         });
     }
-    let history = followed(repository, request.goal.timeline(), entry)?;
+    let history = followed(holdings, request.goal.timeline(), entry)?;
     if !history.contains(entry.timeline(), entry.stop_lsn()) {
         return Err(PlanError::NotOnTimeline {
             id: entry.id().clone(),
@@ -81,7 +81,7 @@ fn judge<'a>(
             backup_timeline: entry.timeline(),
             stop_lsn: entry.stop_lsn(),
             switch_point: history.switch_point(entry.timeline()),
-            possible: possible(repository, entry),
+            possible: possible(holdings, entry),
         });
     }
     let target = request.goal.target();
@@ -99,26 +99,26 @@ fn judge<'a>(
             target: target.clone(),
             stopped_at: entry.stopped_at(),
             stop_lsn: entry.stop_lsn(),
-            older: older_for(repository, request, entry),
+            older: older_for(holdings, request, entry),
         });
     }
     Ok(Choice { entry, history, older: None })
 }
 
 /// Another backup that would do, for the refusal of one that was named.
-fn older_for(repository: Repository<'_>, request: &PlanRequest, entry: &CatalogEntry) -> Option<BackupId> {
+fn older_for(holdings: Holdings<'_>, request: &PlanRequest, entry: &CatalogEntry) -> Option<BackupId> {
     request.backup.as_ref()?;
     let any = PlanRequest { backup: None, ..request.clone() };
-    choose(repository, &any).ok().map(|c| c.entry.id().clone()).filter(|id| id != entry.id())
+    choose(holdings, &any).ok().map(|c| c.entry.id().clone()).filter(|id| id != entry.id())
 }
 
 /// The history that is followed from this backup.
 fn followed(
-    repository: Repository<'_>,
+    holdings: Holdings<'_>,
     choice: TimelineChoice,
     entry: &CatalogEntry,
 ) -> Result<TimelineHistory, PlanError> {
-    let known = timelines(repository.catalog, repository.histories);
+    let known = timelines(holdings.catalog, holdings.histories);
     let timeline = match choice {
         TimelineChoice::Current => entry.timeline(),
         TimelineChoice::Latest => known.last().copied().unwrap_or(entry.timeline()),
@@ -127,14 +127,14 @@ fn followed(
             return Err(PlanError::UnknownTimeline { timeline: id, known: known.into_iter().collect() });
         }
     };
-    Ok(history_of(timeline, repository.histories))
+    Ok(history_of(timeline, holdings.histories))
 }
 
 /// The timelines that can be followed from a backup.
-fn possible(repository: Repository<'_>, entry: &CatalogEntry) -> Vec<TimelineId> {
-    let all = timelines(repository.catalog, repository.histories);
+fn possible(holdings: Holdings<'_>, entry: &CatalogEntry) -> Vec<TimelineId> {
+    let all = timelines(holdings.catalog, holdings.histories);
     let holds = |timeline: &TimelineId| {
-        history_of(*timeline, repository.histories).contains(entry.timeline(), entry.stop_lsn())
+        history_of(*timeline, holdings.histories).contains(entry.timeline(), entry.stop_lsn())
     };
     all.into_iter().filter(holds).collect()
 }

@@ -119,13 +119,13 @@ impl Archive {
 
     fn plan(&self, request: &PlanRequest) -> Result<RecoveryPlan, PlanError> {
         let coverage = self.coverage();
-        let repository = Repository {
+        let holdings = Holdings {
             system_id: self.system,
             catalog: &self.catalog,
             histories: &self.histories,
             coverage: &coverage,
         };
-        plan(repository, request, at(1_000_000))
+        plan(holdings, request, at(1_000_000))
     }
 
     fn refusal(&self, request: &PlanRequest) -> (PlanError, String) {

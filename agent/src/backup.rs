@@ -25,7 +25,7 @@ mod wal_wait;
 mod workers;
 
 pub use error::BackupError;
-pub use options::{BackupOptions, CheckpointMode};
+pub use options::{BackupOptions, CheckpointMode, ClusterIdentity};
 pub use progress::{Phase, Progress};
 
 use crate::store::Store;
@@ -39,7 +39,6 @@ use part::{FinishedPart, GivenFile, PartContext};
 use read::PageRules;
 use scan::Scan;
 use session::{Session, StopAnswer};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -48,7 +47,6 @@ use wald_core::backup_id::{BackupId, BackupKind};
 use wald_core::backup_label::{BackupLabel, TablespaceMap};
 use wald_core::catalog::{BadPage, CatalogEntry, CatalogFacts, Tablespace};
 use wald_core::control_file::ControlFile;
-use wald_core::identity::Identity;
 use wald_core::lsn::Lsn;
 use wald_core::manifest::WalRange;
 use wald_core::relative_path::RelativePath;
@@ -57,9 +55,6 @@ use workers::Workers;
 
 /// What `pg_basebackup` gives the files that it makes itself.
 const GIVEN_FILE_MODE: u32 = 0o600;
-
-/// Damaged pages that a report names.
-const BAD_PAGES_SHOWN: usize = 20;
 
 /// A backup that exists.
 #[derive(Clone, Debug)]
@@ -92,39 +87,11 @@ pub struct BackupReport {
     pub waited_for_wal: Duration,
 }
 
-/// For a person, in a few lines.
-impl fmt::Display for BackupReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: u64| bytes >> 20;
-        let Self { id, start_lsn, stop_lsn, timeline, stopped_at, files, parts, .. } = self;
-        writeln!(
-            f,
-            "backup {id}: {files} files, {} MiB, in {parts} parts of {} MiB, in {:.1} s",
-            mib(self.raw_bytes),
-            mib(self.stored_bytes),
-            self.took.as_secs_f64()
-        )?;
-        writeln!(
-            f,
-            "from {start_lsn} to {stop_lsn} on timeline {timeline} ({} WAL segments)",
-            self.wal_segments
-        )?;
-        write!(f, "it can be restored to any time from {stopped_at:.0} on")?;
-        for page in self.bad_pages.iter().take(BAD_PAGES_SHOWN) {
-            write!(f, "\nDAMAGED PAGE in {}, block {}: {}", page.file, page.block, page.problem)?;
-        }
-        if self.bad_pages.len() > BAD_PAGES_SHOWN {
-            write!(f, "\nand {} more damaged pages", self.bad_pages.len() - BAD_PAGES_SHOWN)?;
-        }
-        Ok(())
-    }
-}
-
 /// Takes one backup. Cancelling `cancel` ends it in order; dropping the future ends it too,
 /// and leaves the rest of the cleaning up to tasks that the runtime may no longer run.
 pub async fn run(
     store: &Store,
-    identity: &Identity,
+    cluster: ClusterIdentity,
     options: BackupOptions,
     progress: Arc<Progress>,
     cancel: CancellationToken,
@@ -132,13 +99,13 @@ pub async fn run(
     // Cancelled with its parent, by a failure of any part, and when this future is dropped.
     let stop = cancel.child_token();
     let _stop_threads = stop.clone().drop_guard();
-    Taking { store, identity, options, progress, stop }.run().await
+    Taking { store, cluster, options, progress, stop }.run().await
 }
 
 /// A backup under way.
 struct Taking<'s> {
     store: &'s Store,
-    identity: &'s Identity,
+    cluster: ClusterIdentity,
     options: BackupOptions,
     progress: Arc<Progress>,
     stop: CancellationToken,
@@ -193,7 +160,7 @@ impl Taking<'_> {
             timeline: ended.timeline,
             start: begun.start_lsn,
             stop: ended.answer.stop_lsn,
-            segment_size: self.identity.segment_size(),
+            segment_size: self.cluster.segment_size,
             from_standby: begun.server.in_recovery,
         };
         let wal = wait_for_wal(self.store, &span, self.options.wal_timeout);
@@ -219,7 +186,7 @@ impl Taking<'_> {
     async fn begin(&self, session: &Session) -> Result<Begun, BackupError> {
         let server = session.server().clone();
         let control = self.control().await?.control;
-        check_cluster(self.identity, &server, &control, &self.options.data_dir)?;
+        check_cluster(&self.cluster, &server, &control, &self.options.data_dir)?;
         let started_at = session.clock().await?;
         let id = BackupId::new(started_at, BackupKind::Full);
         check::check_repository(self.store, &id).await?;
@@ -334,8 +301,8 @@ impl Taking<'_> {
         }
         let entry = CatalogEntry::new(CatalogFacts {
             id: begun.id.clone(),
-            system_id: self.identity.system_id(),
-            segment_size: self.identity.segment_size(),
+            system_id: self.cluster.system_id,
+            segment_size: self.cluster.segment_size,
             pg_version_num: begun.server.version_num,
             data_checksums: begun.control.data_checksum_version() != 0,
             timeline: ended.timeline,

@@ -11,12 +11,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use wald::backup::{self, BackupError, BackupOptions, BackupReport, CheckpointMode, Progress};
+use wald::backup::{
+    self, BackupError, BackupOptions, BackupReport, CheckpointMode, ClusterIdentity, Progress,
+};
 use wald::store::{AwsEnvironment, Store, StoreOptions};
 use wald_core::catalog::CatalogEntry;
 use wald_core::control_file::ControlFile;
 use wald_core::file_list::FileList;
-use wald_core::identity::Identity;
 use wald_core::object_key::ObjectKey;
 use wald_core::wal_file::WalFile;
 use wald_integration::postgres::{Cluster, ClusterOptions, Shutdown};
@@ -32,7 +33,7 @@ struct Setting {
     cluster: Cluster,
     repository: PathBuf,
     store: Store,
-    identity: Identity,
+    identity: ClusterIdentity,
 }
 
 impl Setting {
@@ -49,7 +50,7 @@ impl Setting {
         let store = Store::open(&StoreOptions::new(format!("file://{}", repository.display())))?;
         let control = ControlFile::parse(&fs::read(cluster.data_dir().join(ControlFile::PATH))?)?;
         let identity =
-            Identity::new(control.system_id(), control.segment_size(), jiff::Timestamp::now(), "test");
+            ClusterIdentity { system_id: control.system_id(), segment_size: control.segment_size() };
         Ok(Setting { sandbox, cluster, repository, store, identity })
     }
 
@@ -74,7 +75,7 @@ impl Setting {
         cluster: &Cluster,
         cancel: CancellationToken,
     ) -> Result<BackupReport, BackupError> {
-        backup::run(&self.store, &self.identity, self.options(cluster), Progress::new(), cancel).await
+        backup::run(&self.store, self.identity, self.options(cluster), Progress::new(), cancel).await
     }
 
     async fn entry(&self, report: &BackupReport) -> Result<CatalogEntry> {
@@ -284,7 +285,7 @@ async fn a_backup_goes_to_s3_in_several_requests_per_part() -> Result<()> {
     let mut options = setting.options(&setting.cluster);
     options.part_bytes = 1 << 30;
     let report =
-        backup::run(&setting.store, &setting.identity, options, Progress::new(), CancellationToken::new())
+        backup::run(&setting.store, setting.identity, options, Progress::new(), CancellationToken::new())
             .await?;
     end.cancel();
     carrier.await??;
@@ -333,7 +334,7 @@ async fn a_cancelled_backup_leaves_no_entry_and_no_backup_mode() -> Result<()> {
     let cancel = CancellationToken::new();
     let progress = Progress::new();
     let options = BackupOptions { compression_level: 19, ..setting.options(&setting.cluster) };
-    let running = backup::run(&setting.store, &setting.identity, options, progress.clone(), cancel.clone());
+    let running = backup::run(&setting.store, setting.identity, options, progress.clone(), cancel.clone());
     let in_the_middle = async {
         while progress.snapshot().bytes_done < 1 << 20 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -359,7 +360,7 @@ async fn a_session_that_ends_ends_the_backup() -> Result<()> {
     let progress = Progress::new();
     let options = BackupOptions { compression_level: 19, ..setting.options(&setting.cluster) };
     let cancel = CancellationToken::new();
-    let running = backup::run(&setting.store, &setting.identity, options, progress.clone(), cancel);
+    let running = backup::run(&setting.store, setting.identity, options, progress.clone(), cancel);
     let in_the_middle = async {
         while progress.snapshot().bytes_done < 1 << 20 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -382,7 +383,7 @@ async fn wal_that_never_comes_prevents_the_entry() -> Result<()> {
     setting.cluster.reload()?;
     let cancel = CancellationToken::new();
     let options = BackupOptions { wal_timeout: Duration::from_secs(2), ..setting.options(&setting.cluster) };
-    let result = backup::run(&setting.store, &setting.identity, options, Progress::new(), cancel).await;
+    let result = backup::run(&setting.store, setting.identity, options, Progress::new(), cancel).await;
     let text = result.map(|report| report.id.to_string()).unwrap_err().to_string();
     assert!(text.contains("is not in the repository") && text.contains("pg_stat_archiver"), "{text}");
     assert!(!setting.has_catalog());
@@ -396,15 +397,15 @@ async fn what_does_not_fit_together_is_refused_before_the_backup() -> Result<()>
     let run = |identity, options| {
         backup::run(&setting.store, identity, options, Progress::new(), CancellationToken::new())
     };
-    let identity = &setting.identity;
+    let identity = setting.identity;
     let options = setting.options(&setting.cluster);
 
     let data_dir = other.data_dir().to_owned();
     let error = run(identity, BackupOptions { data_dir, ..options.clone() }).await.unwrap_err();
     assert!(matches!(error, BackupError::OtherDataDir { .. }), "{error}");
 
-    let stranger = Identity::new("5".parse()?, identity.segment_size(), jiff::Timestamp::now(), "test");
-    let error = run(&stranger, options.clone()).await.unwrap_err();
+    let stranger = ClusterIdentity { system_id: "5".parse()?, ..identity };
+    let error = run(stranger, options.clone()).await.unwrap_err();
     assert!(matches!(error, BackupError::OtherCluster { .. }), "{error}");
 
     // A copy of the directory has the same identity, and none of the server's checkpoints.

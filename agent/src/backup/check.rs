@@ -1,6 +1,7 @@
 //! What must be true of a cluster before a backup begins, and of the backup when it ends.
 
 use super::error::BackupError;
+use super::options::ClusterIdentity;
 use super::session::{Archiving, ServerFacts, StopAnswer};
 use super::{Begun, Ended};
 use crate::store::Store;
@@ -10,18 +11,17 @@ use wald_core::backup_label::{BackupLabel, TablespaceMap};
 use wald_core::catalog::Tablespace;
 use wald_core::control_file::ControlFile;
 use wald_core::data_page::PAGE_BYTES;
-use wald_core::identity::Identity;
 use wald_core::object_key::ObjectKey;
 
 /// Server, data directory and repository must be of one cluster, and WAL must be archived.
 pub fn check_cluster(
-    identity: &Identity,
+    cluster: &ClusterIdentity,
     server: &ServerFacts,
     control: &ControlFile,
     data_dir: &Path,
 ) -> Result<(), BackupError> {
-    if server.system_id != identity.system_id() {
-        return Err(BackupError::OtherCluster { server: server.system_id, repository: identity.system_id() });
+    if server.system_id != cluster.system_id {
+        return Err(BackupError::OtherCluster { server: server.system_id, repository: cluster.system_id });
     }
     if control.system_id() != server.system_id {
         return Err(BackupError::OtherDataDir {
@@ -30,8 +30,8 @@ pub fn check_cluster(
             server: server.system_id,
         });
     }
-    if control.segment_size() != identity.segment_size() {
-        let (found, repository) = (control.segment_size(), identity.segment_size());
+    if control.segment_size() != cluster.segment_size {
+        let (found, repository) = (control.segment_size(), cluster.segment_size);
         return Err(BackupError::OtherSegmentSize { found, repository });
     }
     let checks_pages = control.data_checksum_version() != 0;

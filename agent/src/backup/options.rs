@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
+use wald_core::segment::SegmentSize;
+use wald_core::system_id::SystemId;
 
 /// How the server makes the checkpoint that a backup begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,6 +13,15 @@ pub enum CheckpointMode {
     Fast,
     /// Spread over `checkpoint_completion_target` of `checkpoint_timeout`: minutes.
     Spread,
+}
+
+/// The cluster that the repository belongs to; a backup of any other is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClusterIdentity {
+    /// The cluster's system identifier.
+    pub system_id: SystemId,
+    /// The size of its WAL segments.
+    pub segment_size: SegmentSize,
 }
 
 /// One backup.

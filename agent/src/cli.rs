@@ -4,7 +4,9 @@
 //! hands each module its own options. `archive-push` and `archive-get` end with the exit codes
 //! of `wald_core::outcome`, whatever goes wrong: usage errors and panics included.
 
+mod backup;
 mod direct;
+mod list;
 mod options;
 mod repo;
 mod run;
@@ -37,6 +39,10 @@ pub enum Command {
     Agent,
     /// How the agent, the backups and the recovery window are
     Status(OutputArgs),
+    /// Take a base backup
+    Backup,
+    /// Show backups, WAL with its gaps, and the recovery window
+    List(crate::list::ListArgs),
     /// Make or check the repository
     #[command(subcommand)]
     Repo(RepoCommand),

@@ -2,10 +2,12 @@
 
 use super::run::Failure;
 use crate::archive::ArchiveOptions;
+use crate::backup::{BackupOptions, CheckpointMode};
 use crate::codec::seal::Effort;
-use crate::config::{Compression, Config};
+use crate::config::{Checkpoint, Compression, Config};
 use crate::restore::RestoreOptions;
 use crate::supervise::AgentOptions;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use wald_core::sequence::Limits;
 
@@ -47,6 +49,22 @@ pub(super) fn agent(config: &Config) -> AgentOptions {
         allow_uids: config.agent.allow_uids.clone(),
         archive: config.cluster.data_dir.clone().map(|data_dir| archive(config, data_dir)),
         restore: restore(config),
+    }
+}
+
+pub(super) fn backup(config: &Config, data_dir: PathBuf) -> BackupOptions {
+    let backup = &config.backup;
+    BackupOptions {
+        data_dir,
+        connection: config.cluster.connection.clone(),
+        workers: NonZeroUsize::new(backup.workers).unwrap_or(NonZeroUsize::MIN),
+        part_bytes: backup.part_size_bytes,
+        compression_level: backup.compression_level,
+        checkpoint: match backup.checkpoint {
+            Checkpoint::Fast => CheckpointMode::Fast,
+            Checkpoint::Spread => CheckpointMode::Spread,
+        },
+        wal_timeout: backup.wal_timeout,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Carries out a command line; the exit code says how it went.
 
-use super::{Cli, Command, ConfigCommand, RepoCommand, direct, options, repo, status};
+use super::{Cli, Command, ConfigCommand, RepoCommand, backup, direct, list, options, repo, status};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::explain::chain;
@@ -58,6 +58,8 @@ fn dispatch(cli: &Cli, command: &Command) -> Result<u8, Failure> {
             Ok(OK)
         }
         Command::Status(args) => status::status(&config, args),
+        Command::Backup => backup::backup(&config),
+        Command::List(args) => list::list(&config, args),
         Command::Repo(RepoCommand::Init) => repo::init(&config),
         Command::Config(ConfigCommand::Check) => {
             print!("{}", config.display());

@@ -1,14 +1,24 @@
 //! `wald status`: the agent's own words, and the repository's.
+//!
+//! Invariant: what could not be asked is said to be unknown, with the reason; the exit code is
+//! 0 only if both answered.
 
 use super::OutputArgs;
+use super::list;
 use super::run::Failure;
 use crate::config::Config;
 use crate::explain::chain;
+use crate::list::Listing;
 use crate::status::AgentStatus;
+use jiff::Timestamp;
 use serde::Serialize;
 use std::time::Duration;
 use wald_client::exchange::ask;
+use wald_core::backup_id::BackupId;
+use wald_core::lsn::Lsn;
 use wald_core::protocol::Request;
+use wald_core::recovery_window::RecoveryWindow;
+use wald_core::segment::SegmentName;
 
 const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -18,22 +28,50 @@ struct Status {
     agent: Option<AgentStatus>,
     /// Why there is no `agent`.
     agent_error: Option<String>,
+    repository: Option<RepositoryStatus>,
+    /// Why there is no `repository`.
+    repository_error: Option<String>,
 }
 
-/// Prints the status; exit 0 when the agent is up, else 1.
+/// What the repository holds, in short.
+#[derive(Serialize)]
+struct RepositoryStatus {
+    url: String,
+    backups: usize,
+    last_backup: Option<LastBackup>,
+    /// The last segment of the newest timeline.
+    last_segment: Option<SegmentName>,
+    gaps: usize,
+    recovery_windows: Vec<RecoveryWindow>,
+}
+
+#[derive(Serialize)]
+struct LastBackup {
+    id: BackupId,
+    stopped_at: Timestamp,
+    stop_lsn: Lsn,
+}
+
+/// Prints the status.
 pub(super) fn status(config: &Config, args: &OutputArgs) -> Result<u8, Failure> {
-    let (agent, agent_error) = match ask_agent(config) {
-        Ok(agent) => (Some(agent), None),
-        Err(error) => (None, Some(chain(error.as_ref()))),
-    };
-    let up = agent.is_some();
-    let status = Status { agent, agent_error };
+    let (agent, agent_error) = split(ask_agent(config));
+    let (repository, repository_error) = split(list::read(config).map(|listing| in_short(&listing)));
+    let good = agent.is_some() && repository.is_some();
+    let status = Status { agent, agent_error, repository, repository_error };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
-        print(&status);
+        print_agent(&status);
+        print_repository(&status);
     }
-    Ok(if up { 0 } else { 1 })
+    Ok(if good { 0 } else { 1 })
+}
+
+fn split<T>(outcome: Result<T, Failure>) -> (Option<T>, Option<String>) {
+    match outcome {
+        Ok(value) => (Some(value), None),
+        Err(error) => (None, Some(chain(error.as_ref()))),
+    }
 }
 
 fn ask_agent(config: &Config) -> Result<AgentStatus, Failure> {
@@ -41,26 +79,66 @@ fn ask_agent(config: &Config) -> Result<AgentStatus, Failure> {
     Ok(serde_json::from_str(&reply.message)?)
 }
 
-fn print(status: &Status) {
-    match (&status.agent, &status.agent_error) {
-        (Some(agent), _) => print_agent(agent),
-        (None, error) => println!("agent       down: {}", error.as_deref().unwrap_or("unknown")),
+fn in_short(listing: &Listing) -> RepositoryStatus {
+    let last_backup = listing.backups.last().map(|backup| LastBackup {
+        id: backup.id.clone(),
+        stopped_at: backup.stopped_at,
+        stop_lsn: backup.stop_lsn,
+    });
+    RepositoryStatus {
+        url: listing.repository.clone(),
+        backups: listing.backups.len(),
+        last_backup,
+        last_segment: listing.timelines.last().and_then(|timeline| Some(timeline.ranges.last()?.last)),
+        gaps: listing.timelines.iter().map(|timeline| timeline.gaps.len()).sum(),
+        recovery_windows: listing.recovery_windows.clone(),
     }
 }
 
-fn print_agent(agent: &AgentStatus) {
+fn print_agent(status: &Status) {
+    let Some(agent) = &status.agent else {
+        println!("agent       DOWN: {}", status.agent_error.as_deref().unwrap_or("unknown"));
+        return;
+    };
     println!("agent       up since {}, wald {}, pid {}", agent.started_at, agent.version, agent.pid);
     match (&agent.last_archived, &agent.last_archived_at) {
         (Some(file), Some(at)) => println!("archived    {file} at {at}"),
         _ => println!("archived    nothing since the agent started"),
     }
     if let (Some(failure), Some(at)) = (&agent.last_failure, &agent.last_failure_at) {
-        println!("failing     since the last success; last at {at}: {failure}");
+        println!("FAILING     since the last success; last at {at}: {failure}");
     }
     match (agent.backlog_files, &agent.backlog_oldest) {
         (Some(0), _) => println!("backlog     none"),
         (Some(files), Some(oldest)) => println!("backlog     {files} files, the oldest is {oldest}"),
         (Some(files), None) => println!("backlog     {files} files"),
         (None, _) => println!("backlog     unknown: this agent has no data directory, or can't read it"),
+    }
+}
+
+fn print_repository(status: &Status) {
+    let Some(repository) = &status.repository else {
+        println!("repository  UNKNOWN: {}", status.repository_error.as_deref().unwrap_or("unknown"));
+        return;
+    };
+    println!("repository  {}", repository.url);
+    match &repository.last_segment {
+        Some(segment) => println!("last WAL    {segment}, {} gaps", repository.gaps),
+        None => println!("last WAL    none"),
+    }
+    match &repository.last_backup {
+        Some(backup) => {
+            println!("last backup {} of {}, ended {}", backup.id, repository.backups, backup.stopped_at)
+        }
+        None => println!("last backup NONE: take one with `wald backup`"),
+    }
+    for window in &repository.recovery_windows {
+        println!(
+            "recovery    timeline {}: any point from {} ({}) to {} ({})",
+            window.timeline, window.from_time, window.from_lsn, window.until_time, window.until_lsn
+        );
+    }
+    if repository.recovery_windows.is_empty() {
+        println!("recovery    NOTHING can be recovered to");
     }
 }

@@ -354,6 +354,34 @@ async fn a_cancelled_backup_leaves_no_entry_and_no_backup_mode() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_dropped_ends_backup_mode_too() -> Result<()> {
+    let setting = Setting::new(small_segments())?;
+    setting.cluster.run("pgbench", &["-i", "-q", "-s", "5"])?;
+    let progress = Progress::new();
+    let options = BackupOptions { compression_level: 19, ..setting.options(&setting.cluster) };
+    let cancel = CancellationToken::new();
+    let running = backup::run(&setting.store, setting.identity, options, progress.clone(), cancel);
+    let in_the_middle = async {
+        while progress.snapshot().bytes_done < 1 << 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        result = running => anyhow::bail!("it ended before it was dropped: {result:?}"),
+        () = in_the_middle => {}
+    }
+    // The worker may still finish the buffer that it has in hand; then it stops.
+    let sessions = "select count(*) from pg_stat_activity where application_name = 'wald backup'";
+    wait::until_true("the session to end", Duration::from_secs(10), || {
+        Ok(setting.cluster.scalar(sessions)? == "0")
+    })?;
+    let snapshot = progress.snapshot();
+    assert!(snapshot.bytes_done < snapshot.bytes_total / 2, "the workers went on: {snapshot:?}");
+    assert!(!setting.has_catalog());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ends_ends_the_backup() -> Result<()> {
     let setting = Setting::new(small_segments())?;
     setting.cluster.run("pgbench", &["-i", "-q", "-s", "5"])?;

@@ -7,6 +7,7 @@
 mod init;
 
 mod check;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +18,9 @@ use wald_core::object_key::ObjectKey;
 use wald_core::segment::SegmentSize;
 use wald_core::system_id::SystemId;
 
-pub use check::{CheckReport, Finding, Verdict, check};
+pub use check::check;
 pub use init::{Initialised, init};
+pub use report::{CheckReport, Finding, Verdict};
 
 /// `wald.json` is never larger.
 const IDENTITY_BYTES_MAX: u64 = 64 << 10;

@@ -14,7 +14,7 @@ use crate::repository::{Repository, RepositoryError};
 use crate::restore::look_ahead::Restorer;
 use crate::restore::spool::Spool;
 use crate::restore::{Restore, RestoreOptions};
-use crate::server::{Listener, Server, SocketError, serve};
+use crate::server::{Server, SocketError, SocketLock, serve};
 use crate::status::AgentStatus;
 use crate::store::{Store, StoreError};
 use std::path::PathBuf;
@@ -66,8 +66,10 @@ pub async fn run(store: Store, options: AgentOptions, clock: Clock) -> Result<()
     let system = |error: &dyn std::fmt::Display| AgentError::System(error.to_string());
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| system(&error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| system(&error))?;
-    // The socket first: a second agent must end before it touches anything of the first's.
-    let listener = Listener::bind(&options.socket, &options.allow_uids)?;
+    // A second agent must end before it touches anything of the first's. Listening comes last:
+    // while the repository can't be reached at start, shims must not wait for this process, whose
+    // patience has not begun, but do the work themselves.
+    let name = SocketLock::take(&options.socket)?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let started = tokio::select! {
         server = start(store, &options, clock, &tasks) => Some(server?),
@@ -75,6 +77,7 @@ pub async fn run(store: Store, options: AgentOptions, clock: Clock) -> Result<()
         _ = interrupt.recv() => None,
     };
     let Some(server) = started else { return Ok(()) };
+    let listener = name.listen(&options.allow_uids)?;
     tasks.spawn(server.restorer.clone().tidy_up(stop.clone()));
     let serving = tokio::spawn(serve(listener, Arc::new(server), stop.clone(), tasks.clone()));
     notify(&[sd_notify::NotifyState::Ready]);

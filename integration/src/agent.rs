@@ -1,7 +1,7 @@
 //! A running `wald agent`, and a cluster that archives through it.
 
 use crate::postgres::Cluster;
-use crate::process::{Process, tail};
+use crate::process::{LINES_SHOWN, Process, tail};
 use crate::sandbox::Sandbox;
 use crate::wait;
 use crate::wald::Wald;
@@ -41,7 +41,7 @@ impl Agent {
             // The socket comes first: a status command is slower than a look at it.
             Ok(self.wald.socket().exists() && self.wald.run(&["status"])?.code() == 0)
         })
-        .with_context(|| tail(&self.log_text()))
+        .with_context(|| tail(&self.log_text(), LINES_SHOWN))
     }
 
     /// Starts it without waiting: for one that is meant to refuse.

@@ -24,3 +24,6 @@ pub mod scene;
 pub mod binaries;
 pub mod repository;
 pub mod wald;
+
+pub mod imports;
+pub mod sources;

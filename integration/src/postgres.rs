@@ -4,13 +4,14 @@
 //! in is said on the server's command line, never in `postgresql.conf`: a cluster restored from
 //! a backup carries its origin's configuration, and both must be able to run side by side.
 
+mod archiving;
 mod fingerprint;
 mod psql;
 
 pub use fingerprint::{Fingerprint, TableFingerprint};
 
 use crate::account::Account;
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::run::{Finished, run};
 use crate::sandbox::Sandbox;
 use crate::{parts, wait};
@@ -27,9 +28,6 @@ const PORT: &str = "5432";
 /// Crash recovery of what the suites write takes seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
-/// How long the archiver may take to hand over what is ready.
-const ARCHIVED_WITHIN: Duration = Duration::from_secs(120);
-
 /// What `initdb` is told.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
@@ -209,7 +207,7 @@ impl Cluster {
             self.running()?.must_run()?;
             Ok(self.try_sql("select 1")?.code() == 0)
         })
-        .with_context(|| crate::process::tail(&self.log_text()))
+        .with_context(|| self.log_tail())
     }
 
     /// Waits until recovery is over and the cluster takes writes.
@@ -219,7 +217,7 @@ impl Cluster {
             let answer = self.try_sql("select pg_is_in_recovery()")?;
             Ok(answer.code() == 0 && answer.stdout.trim() == "f")
         })
-        .with_context(|| crate::process::tail(&self.log_text()))
+        .with_context(|| self.log_tail())
     }
 
     /// Waits until the server ends by itself, as it does when a recovery can't go on.
@@ -269,32 +267,13 @@ impl Cluster {
         self.wait_primary(READY_WITHIN)
     }
 
-    /// Ends the current segment and waits until the archiver has handed it over. Returns its name.
-    pub fn wait_archived(&mut self) -> Result<String> {
-        let name = self.scalar("select pg_walfile_name(pg_switch_wal())")?;
-        let status_dir = self.data_dir.join("pg_wal/archive_status");
-        let (ready, done) =
-            (status_dir.join(format!("{name}.ready")), status_dir.join(format!("{name}.done")));
-        let segment = self.data_dir.join("pg_wal").join(&name);
-        wait::until_true(&format!("segment {name} to be archived"), ARCHIVED_WITHIN, || {
-            self.running()?.must_run()?;
-            // A checkpoint may have recycled the segment together with its `.done`.
-            Ok(!ready.exists() && (done.exists() || !segment.exists()))
-        })
-        .with_context(|| crate::process::tail(&self.log_text()))?;
-        Ok(name)
-    }
-
-    /// How many files wait for the archiver.
-    pub fn archive_backlog(&self) -> Result<usize> {
-        let dir = self.data_dir.join("pg_wal/archive_status");
-        let entries = fs::read_dir(&dir).with_context(|| format!("listing {}", dir.display()))?;
-        Ok(entries.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "ready")).count())
-    }
-
     /// Everything that the server has logged, over all of its starts.
     pub fn log_text(&self) -> String {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    fn log_tail(&self) -> String {
+        process::tail(&self.log_text(), process::LINES_SHOWN)
     }
 
     fn running(&mut self) -> Result<&mut Process> {

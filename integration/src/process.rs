@@ -15,6 +15,9 @@ use std::time::Duration;
 /// How long a killed process may take to vanish.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
 
+/// As much of a log as a message carries.
+pub const LINES_SHOWN: usize = 40;
+
 /// A running server.
 #[derive(Debug)]
 pub struct Process {
@@ -111,7 +114,7 @@ impl Process {
 
     /// The last lines of its log.
     pub fn log_tail(&self) -> String {
-        tail(&self.log_text())
+        tail(&self.log_text(), LINES_SHOWN)
     }
 }
 
@@ -123,10 +126,10 @@ impl Drop for Process {
     }
 }
 
-/// The last 40 lines of a text.
-pub fn tail(text: &str) -> String {
+/// The last lines of a text.
+pub fn tail(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+    lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
 }
 
 /// Whether an exit was SIGKILL's doing.

@@ -1,3 +1,5 @@
+//! Tests of the inventory: what a repository holds, and damage that is named.
+
 use super::*;
 use crate::store::PutPayload;
 use jiff::Timestamp;

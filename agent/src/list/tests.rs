@@ -1,3 +1,5 @@
+//! Tests of `wald list`: its table and its JSON.
+
 use super::*;
 use std::collections::BTreeMap;
 use wald_core::backup_id::BackupKind;

@@ -1,3 +1,5 @@
+//! Tests of a repository's identity, and of answers that were lost.
+
 use super::*;
 use crate::clock::Clock;
 use crate::store::fault::{Fault, Faults};

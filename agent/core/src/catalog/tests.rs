@@ -1,3 +1,5 @@
+//! Tests of the catalog entry: it reads back as written, and contradictions are refused by name.
+
 use super::*;
 use crate::backup_id::BackupKind;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tests of the file list: its lines as documented, odd names, and what is refused.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Tests of the backup manifest: as PostgreSQL writes it, and any change is found.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Tests of the recovery plan: which backup and WAL a target gets, and every refusal.
+
 use super::*;
 use crate::backup_id::BackupKind;
 use crate::blake3_hex::Blake3Hex;

@@ -1,3 +1,5 @@
+//! Tests of recovery targets: the forms that name a moment, and the settings made from them.
+
 use super::*;
 use proptest::prelude::*;
 

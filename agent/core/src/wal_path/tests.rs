@@ -1,3 +1,5 @@
+//! Tests of the way through the WAL: across timelines, and where it ends.
+
 use super::*;
 use crate::coverage::CoverageBuilder;
 use crate::segment::SegmentSize;

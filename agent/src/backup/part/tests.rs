@@ -1,3 +1,5 @@
+//! Tests of a backup's parts: tars that stock tools read.
+
 use super::*;
 use std::io::Read;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Tests of reading data files while they change, and of their pages' checksums.
+
 use super::*;
 use proptest::prelude::*;
 use std::fs;

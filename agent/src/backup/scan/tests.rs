@@ -1,3 +1,5 @@
+//! Tests of the scan: what is listed, and what PostgreSQL's own backup leaves out.
+
 use super::*;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use tempfile::TempDir;

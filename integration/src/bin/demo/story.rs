@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use wald_integration::agent::{Agent, archive_through};
 use wald_integration::postgres::{Cluster, ClusterOptions, Fingerprint};
+use wald_integration::process::tail;
 use wald_integration::sandbox::Sandbox;
 use wald_integration::seaweed::S3Server;
 use wald_integration::wald::{Place, Settings, Wald};
@@ -37,9 +38,7 @@ pub fn tell(options: Options) -> Result<bool> {
     println!("wald's demo: a PostgreSQL is archived, destroyed, and brought back to a chosen second.");
     let mut figures = Figures::default();
     let mut stage = set_up(options)?;
-    let noted = live(&mut stage, options, &mut figures)?;
-    lose(&mut stage)?;
-    bring_back(&mut stage, &noted, &mut figures)?;
+    let noted = acts(&mut stage, options, &mut figures).inspect_err(|_| show_logs(&stage))?;
     let wrong = compare(&stage, &noted, &mut figures)?;
     for line in &wrong {
         println!("   {line}");
@@ -55,6 +54,20 @@ pub fn tell(options: Options) -> Result<bool> {
         println!("The database did NOT come back as it was at {}.", noted.time);
     }
     Ok(wrong.is_empty())
+}
+
+/// Everything that happens to the database.
+fn acts(stage: &mut Stage, options: Options, figures: &mut Figures) -> Result<Noted> {
+    let noted = live(stage, options, figures)?;
+    lose(stage)?;
+    bring_back(stage, &noted, figures)?;
+    Ok(noted)
+}
+
+/// The files are gone when a reader sees the error: their last lines are not.
+fn show_logs(stage: &Stage) {
+    eprintln!("\nThe agent's log ended with:\n{}", tail(&stage.agent.log_text(), 15));
+    eprintln!("\nPostgreSQL's log ended with:\n{}", tail(&stage.cluster.log_text(), 15));
 }
 
 fn step(words: &str) {

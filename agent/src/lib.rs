@@ -15,6 +15,7 @@ pub mod backup;
 
 pub mod inventory;
 pub mod list;
+pub mod recover;
 
 pub mod cluster;
 pub mod repository;

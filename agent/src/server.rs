@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use wald_core::outcome::{ArchiveOutcome, RestoreFinding, restore_outcome};
 use wald_core::protocol::{ProtocolError, REQUEST_HEADER_BYTES, Reply, Request, RequestHeader};
 
-pub use socket::{Listener, SocketError};
+pub use socket::{Listener, SocketError, SocketLock};
 
 /// Connections served at once; PostgreSQL's archiver and recovery need one each.
 const CONNECTIONS_MAX: usize = 64;

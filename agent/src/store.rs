@@ -11,16 +11,23 @@
 //!
 //! What the bytes mean is not known here: names come from [`ObjectKey`], proofs from the frame.
 
-mod backend;
-mod directory;
-mod error;
-pub mod fault;
-mod http;
 mod options;
-mod read;
-mod s3;
 mod secrets;
+
+mod backend;
+mod list;
+mod read;
 mod upload;
+
+mod directory;
+mod http;
+mod s3;
+
+mod error;
+mod judge;
+mod s3_answer;
+
+pub mod fault;
 
 #[cfg(test)]
 mod tests;

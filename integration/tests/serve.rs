@@ -301,3 +301,27 @@ fn pg_rewind_fetches_target_wal_through_the_shim() -> Result<()> {
     assert!(rewound.said().contains("Done!"), "{}", rewound.said());
     Ok(())
 }
+
+#[test]
+fn an_agent_that_starts_during_an_outage_keeps_nobody_waiting() -> Result<()> {
+    let mut scene = Scene::open(Plot { settings: impatient(), ..Plot::small() })?;
+    let copy = copy_of(&scene, "copy")?;
+    scene.write_segments(1)?;
+    scene.cluster.wait_archived()?;
+    scene.agent.kill_hard()?;
+    let (here, away) = (scene.repository(), scene.repository().with_extension("away"));
+    fs::rename(&here, &away)?;
+    scene.agent.launch()?;
+    let name = "0000000100000000000000EE";
+    // Until the repository is back, requests end as they do without an agent, in good time.
+    for (standby, code) in [(false, 200), (true, 1)] {
+        if standby {
+            signal(copy.data_dir(), "standby.signal")?;
+        }
+        let answer = ask(&scene, copy.data_dir(), name, "RECOVERYXLOG")?.exited_with(code)?;
+        assert!(answer.elapsed < Duration::from_secs(20), "{:?}", answer.elapsed);
+    }
+    fs::rename(&away, &here)?;
+    wait::until_true("the agent to answer", DEADLINE, || Ok(scene.agent.run(&["status"])?.code() == 0))?;
+    Ok(())
+}

@@ -5,6 +5,7 @@
 //! nothing else is changed or removed. A step that can't be tried because an earlier one failed
 //! is left out rather than guessed.
 
+use super::report::{CheckReport, Verdict};
 use super::{RepositoryError, read_identity};
 use crate::clock::Clock;
 use crate::explain::chain;
@@ -12,75 +13,7 @@ use crate::store::{Created, Store, StoreError};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::join_all;
-use std::fmt;
 use wald_core::object_key::{ObjectKey, ObjectKeyError};
-
-/// How a step ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// As wald needs it.
-    Good,
-    /// Usable, but something is worth knowing.
-    Note,
-    /// A promise of wald's would not hold.
-    Bad,
-}
-
-/// One thing that was tried.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
-    /// How it ended.
-    pub verdict: Verdict,
-    /// What was found and, if it is bad, what to do; one sentence without a full stop.
-    pub text: String,
-}
-
-/// What `wald repo check` found, in the order in which it was tried. Printed as lines of text.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CheckReport {
-    place: String,
-    findings: Vec<Finding>,
-}
-
-impl CheckReport {
-    /// Whether the repository can be relied on.
-    pub fn is_good(&self) -> bool {
-        self.findings.iter().all(|finding| finding.verdict != Verdict::Bad)
-    }
-
-    /// Everything that was tried.
-    pub fn findings(&self) -> &[Finding] {
-        &self.findings
-    }
-
-    fn add(&mut self, verdict: Verdict, text: impl Into<String>) {
-        self.findings.push(Finding { verdict, text: text.into() });
-    }
-
-    fn failed(&mut self, what: &str, error: &StoreError) {
-        self.add(Verdict::Bad, format!("{what}: {}", chain(error)));
-    }
-}
-
-impl fmt::Display for CheckReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.place)?;
-        for finding in &self.findings {
-            let mark = match finding.verdict {
-                Verdict::Good => "good",
-                Verdict::Note => "note",
-                Verdict::Bad => "BAD ",
-            };
-            writeln!(f, "  {mark}  {}", finding.text)?;
-        }
-        let conclusion = if self.is_good() {
-            "The repository does what wald needs."
-        } else {
-            "Don't rely on this repository before what is marked BAD is put right."
-        };
-        writeln!(f, "{conclusion}")
-    }
-}
 
 /// Creators of one object at the same time, of whom one may win.
 const RIVALS: usize = 4;
@@ -89,7 +22,7 @@ const BODY_BYTES: usize = 8 << 10;
 
 /// Tries everything that wald does with a repository.
 pub async fn check(store: &Store, clock: &Clock) -> CheckReport {
-    let mut report = CheckReport { place: store.describe().to_owned(), findings: Vec::new() };
+    let mut report = CheckReport::new(store.describe());
     if !identity(store, &mut report).await {
         return report;
     }

@@ -32,6 +32,12 @@ pub enum SocketError {
     Fs(#[from] FsError),
 }
 
+/// The right to a socket's name, before anybody listens on it.
+pub struct SocketLock {
+    socket: PathBuf,
+    lock: File,
+}
+
 /// A listening socket and the users that it answers.
 pub struct Listener {
     listener: UnixListener,
@@ -40,13 +46,20 @@ pub struct Listener {
     _lock: File,
 }
 
-impl Listener {
-    /// Listens on `socket`; `allowed_uids` beside root and this process's own user.
-    pub fn bind(socket: &Path, allowed_uids: &[u32]) -> Result<Self, SocketError> {
+impl SocketLock {
+    /// Takes the name; fails if another agent has it. As long as nobody listens, shims are
+    /// refused at once and do the work themselves.
+    pub fn take(socket: &Path) -> Result<Self, SocketError> {
         let lock_path = socket.with_extension("lock");
         let lock = File::create(&lock_path).map_err(|source| FsError::new("create", &lock_path, source))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| SocketError::Taken { socket: socket.to_owned(), lock: lock_path.clone() })?;
+        Ok(Self { socket: socket.to_owned(), lock })
+    }
+
+    /// Listens; `allowed_uids` beside root and this process's own user.
+    pub fn listen(self, allowed_uids: &[u32]) -> Result<Listener, SocketError> {
+        let socket = self.socket.as_path();
         match std::fs::symlink_metadata(socket) {
             // Whoever made it is gone: the lock was free.
             Ok(metadata) if metadata.file_type().is_socket() => {
@@ -63,9 +76,11 @@ impl Listener {
             .map_err(|source| FsError::new("change the mode of", socket, source))?;
         let mut allowed_uids = allowed_uids.to_vec();
         allowed_uids.extend([0, rustix::process::geteuid().as_raw()]);
-        Ok(Self { listener, allowed_uids, socket: socket.to_owned(), _lock: lock })
+        Ok(Listener { listener, allowed_uids, socket: self.socket, _lock: self.lock })
     }
+}
 
+impl Listener {
     /// The next connection; `None` for one of a user that is not allowed, which is closed.
     pub(super) async fn accept(&self) -> std::io::Result<Option<UnixStream>> {
         let (stream, _) = self.listener.accept().await?;
@@ -98,10 +113,10 @@ mod tests {
         let socket = dir.path().join("wald.sock");
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         assert!(socket.exists(), "a stale socket file");
-        let first = Listener::bind(&socket, &[]).unwrap();
-        assert!(matches!(Listener::bind(&socket, &[]), Err(SocketError::Taken { .. })));
+        let first = SocketLock::take(&socket).unwrap().listen(&[]).unwrap();
+        assert!(matches!(SocketLock::take(&socket), Err(SocketError::Taken { .. })));
         drop(first);
-        assert!(Listener::bind(&socket, &[]).is_ok());
+        assert!(SocketLock::take(&socket).unwrap().listen(&[]).is_ok());
     }
 
     #[tokio::test]
@@ -109,7 +124,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("wald.sock");
         std::fs::write(&socket, "precious").unwrap();
-        assert!(matches!(Listener::bind(&socket, &[]), Err(SocketError::NotASocket { .. })));
+        let lock = SocketLock::take(&socket).unwrap();
+        assert!(matches!(lock.listen(&[]), Err(SocketError::NotASocket { .. })));
         assert_eq!(std::fs::read(&socket).unwrap(), b"precious");
     }
 }

@@ -1,13 +1,11 @@
 //! The operations of a repository, over whichever kind of `ObjectStore` stands behind it.
 
 use super::directory::Directory;
-use super::error::{Cause, Operation, S3Verdict, StoreError, io_error, s3_verdict};
+use super::error::{Cause, Operation, StoreError};
 use super::http::time_to_send;
 use super::options::{Place, StoreOptions};
 use super::secrets::Secrets;
-use super::{Created, ListedObject, ObjectStat, s3};
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
+use super::{Created, ObjectStat, s3};
 use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -31,10 +29,10 @@ pub(super) struct Inner {
     pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) kind: Kind,
     /// The URL, without credentials.
-    name: String,
+    pub(super) name: String,
     /// In front of every key; empty for a directory.
-    prefix: String,
-    secrets: Secrets,
+    pub(super) prefix: String,
+    pub(super) secrets: Secrets,
     /// Longest wait for one operation, with all its tries.
     pub(super) deadline: Duration,
 }
@@ -122,7 +120,7 @@ impl Store {
         };
         inner
             .on_directory(Operation::Create, key.as_str(), move |directory, file| match created {
-                Created::Stored => directory.anchor(&file),
+                Created::Stored => directory.anchor_directories(&file),
                 Created::Exists => directory.sync_existing(&file),
             })
             .await?;
@@ -132,57 +130,6 @@ impl Store {
     /// An object's size and date.
     pub async fn stat(&self, key: &ObjectKey) -> Result<ObjectStat, StoreError> {
         self.inner.meta(Operation::Stat, key).await.and_then(|meta| self.inner.stat_of(&meta))
-    }
-
-    /// Lists the objects whose names, relative to the URL, begin with `prefix`, in no order that
-    /// could be relied on. A prefix ending in `/` costs least. Ends after the first error.
-    pub fn list(&self, prefix: &str) -> BoxStream<'static, Result<ListedObject, StoreError>> {
-        let store = self.clone();
-        let prefix = prefix.to_owned();
-        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-        let listed = async move {
-            let started = store.inner.check_listed(&folder).await;
-            let objects = Arc::clone(&store.inner.objects);
-            let path = store.inner.path(&folder);
-            let metas = objects.list((!path.is_root()).then_some(&path));
-            let names = started.map(|()| store.listed(metas, prefix, folder));
-            match names {
-                Ok(names) => names,
-                Err(error) => stream::once(async { Err(error) }).boxed(),
-            }
-        };
-        stream::once(listed).flatten().boxed()
-    }
-
-    fn listed(
-        self,
-        metas: BoxStream<'static, object_store::Result<ObjectMeta>>,
-        prefix: String,
-        folder: String,
-    ) -> BoxStream<'static, Result<ListedObject, StoreError>> {
-        stream::try_unfold((metas, Some(self)), move |(mut metas, store)| {
-            let (prefix, folder) = (prefix.clone(), folder.clone());
-            async move {
-                let Some(store) = store else { return Ok(None) };
-                let inner = Arc::clone(&store.inner);
-                loop {
-                    match inner.within_deadline(Operation::List, &folder, metas.next()).await? {
-                        Some(Ok(meta)) => {
-                            let Some(name) = inner.name_of(&meta).filter(|name| name.starts_with(&prefix))
-                            else {
-                                continue;
-                            };
-                            let object = ListedObject { name, stat: inner.stat_of(&meta)? };
-                            return Ok(Some((object, (metas, Some(store)))));
-                        }
-                        Some(Err(error)) => return Err(inner.error(Operation::List, &folder, &error).await),
-                        // A disk that went away in between would have shortened the list.
-                        None => return inner.check_listed(&folder).await.map(|()| None),
-                    }
-                }
-            }
-        })
-        .boxed()
     }
 
     /// Removes an object. One that is not there counts as removed.
@@ -209,14 +156,6 @@ impl Inner {
     /// The name of a key, or of a folder without its last slash, in the whole bucket.
     pub(super) fn path(&self, key: &str) -> Path {
         if self.prefix.is_empty() { Path::from(key) } else { Path::from(format!("{}/{key}", self.prefix)) }
-    }
-
-    fn name_of(&self, meta: &ObjectMeta) -> Option<String> {
-        let name = meta.location.as_ref();
-        if self.prefix.is_empty() {
-            return Some(name.to_owned());
-        }
-        name.strip_prefix(&self.prefix)?.strip_prefix('/').map(str::to_owned)
     }
 
     /// Size, date and ETag of an object.
@@ -259,10 +198,6 @@ impl Inner {
         self.on_directory(operation, subject, |directory, _| directory.check()).await
     }
 
-    async fn check_listed(&self, folder: &str) -> Result<(), StoreError> {
-        self.on_directory(Operation::List, folder, |directory, path| directory.check_listed(&path)).await
-    }
-
     /// Runs a blocking check on the directory and the subject's place in it; nothing elsewhere.
     pub(super) async fn on_directory(
         &self,
@@ -300,92 +235,5 @@ impl Inner {
         tokio::time::timeout(limit, work).await.map_err(|_| {
             self.unreachable(operation, subject, Cause::new(format!("no answer within {limit:?}")))
         })
-    }
-
-    /// Reads an error of object_store in the light of what stands behind it.
-    pub(super) async fn error(
-        &self,
-        operation: Operation,
-        subject: &str,
-        error: &object_store::Error,
-    ) -> StoreError {
-        let asked_for_one = matches!(operation, Operation::Read | Operation::Stat | Operation::Delete);
-        let not_found = asked_for_one && matches!(error, object_store::Error::NotFound { .. });
-        match &self.kind {
-            Kind::Memory if not_found && error.to_string().contains("No data in memory found") => {
-                self.absent(subject)
-            }
-            Kind::Directory(_) if not_found => {
-                let proof = |directory: Directory, file: std::path::PathBuf| directory.prove_absent(&file);
-                match self.on_directory(operation, subject, proof).await {
-                    Ok(()) => self.absent(subject),
-                    Err(doubt) => doubt,
-                }
-            }
-            Kind::Directory(_) => match io_error(error) {
-                Some(io) if io.kind() == io::ErrorKind::PermissionDenied => {
-                    self.refused(operation, subject, Cause::of(error, &self.secrets))
-                }
-                _ => self.unreachable(operation, subject, Cause::of(error, &self.secrets)),
-            },
-            Kind::Memory => self.unreachable(operation, subject, Cause::of(error, &self.secrets)),
-            Kind::S3 => self.s3_error(operation, subject, asked_for_one, error),
-        }
-    }
-
-    fn s3_error(
-        &self,
-        operation: Operation,
-        subject: &str,
-        asked_for_one: bool,
-        error: &object_store::Error,
-    ) -> StoreError {
-        let cause = Cause::of(error, &self.secrets);
-        match s3_verdict(error) {
-            S3Verdict::NoSuchKey if asked_for_one => self.absent(subject),
-            S3Verdict::Refused => self.refused(operation, subject, cause),
-            S3Verdict::Misconfigured(problem) => StoreError::Misconfigured {
-                repository: self.name.clone(),
-                problem: format!("{problem} ({cause})"),
-            },
-            _ => self.unreachable(operation, subject, cause),
-        }
-    }
-
-    fn io_failure(&self, operation: Operation, subject: &str, error: &io::Error) -> StoreError {
-        let cause = Cause::new(error.to_string());
-        if error.kind() == io::ErrorKind::PermissionDenied {
-            self.refused(operation, subject, cause)
-        } else {
-            self.unreachable(operation, subject, cause)
-        }
-    }
-
-    fn absent(&self, subject: &str) -> StoreError {
-        StoreError::Absent { subject: subject.to_owned(), repository: self.name.clone() }
-    }
-
-    pub(super) fn unreachable(&self, operation: Operation, subject: &str, cause: Cause) -> StoreError {
-        let (subject, repository) = (subject.to_owned(), self.name.clone());
-        StoreError::Unreachable { operation, subject, repository, cause }
-    }
-
-    fn refused(&self, operation: Operation, subject: &str, cause: Cause) -> StoreError {
-        let (subject, repository) = (subject.to_owned(), self.name.clone());
-        StoreError::Refused { operation, subject, repository, cause }
-    }
-
-    pub(super) fn bad_answer(&self, operation: Operation, subject: &str, problem: &str) -> StoreError {
-        let (subject, repository, problem) = (subject.to_owned(), self.name.clone(), problem.to_owned());
-        StoreError::BadAnswer { operation, subject, repository, problem }
-    }
-
-    pub(super) fn too_large(&self, subject: &str, size_bytes: u64, max_bytes: u64) -> StoreError {
-        let (subject, repository) = (subject.to_owned(), self.name.clone());
-        StoreError::TooLarge { subject, repository, size_bytes, max_bytes }
-    }
-
-    pub(super) fn occupied(&self, subject: &str) -> StoreError {
-        StoreError::Occupied { subject: subject.to_owned(), repository: self.name.clone() }
     }
 }

@@ -23,6 +23,9 @@ struct State {
     believed: Mutex<(u64, u64)>,
     /// Directories whose entry in their parent was synced by this process.
     anchored: Mutex<HashSet<PathBuf>>,
+    /// What was synced, in order: the only trace that a sync leaves short of a power cut.
+    #[cfg(test)]
+    synced: Mutex<Vec<PathBuf>>,
 }
 
 /// Bound on the remembered directories; past it they are synced again, which is only slower.
@@ -40,7 +43,13 @@ impl Directory {
             return Err(ErrorKind::NotADirectory.into());
         }
         let believed = Mutex::new(identity(&metadata));
-        Ok(Self(Arc::new(State { root, believed, anchored: Mutex::default() })))
+        Ok(Self(Arc::new(State {
+            root,
+            believed,
+            anchored: Mutex::default(),
+            #[cfg(test)]
+            synced: Mutex::default(),
+        })))
     }
 
     /// The root, without symbolic links.
@@ -103,26 +112,44 @@ impl Directory {
     }
 
     /// Makes durable the entry of `path` and those of its directories up to the root.
-    /// `LocalFileSystem` syncs the directories that it creates itself; one created by a process
-    /// that died before its own sync looks the same as any other.
     pub(super) fn anchor(&self, path: &Path) -> io::Result<()> {
-        let mut child = path;
-        while let Some(parent) = child.parent().filter(|parent| parent.starts_with(&self.0.root)) {
-            // A file's entry is new each time, a directory's only once.
-            if child == path || !self.anchored().contains(child) {
-                File::open(parent)?.sync_all()?;
+        if let Some(parent) = path.parent() {
+            self.sync(&File::open(parent)?, parent)?;
+        }
+        self.anchor_directories(path)
+    }
+
+    /// The same where the entry of `path` itself is durable already. `LocalFileSystem` syncs that,
+    /// and the directories that it creates; one created by a process that died before its own
+    /// sync looks the same as any other, so this process syncs each of them once.
+    pub(super) fn anchor_directories(&self, path: &Path) -> io::Result<()> {
+        let below_root = |path: &&Path| *path != self.root() && path.starts_with(self.root());
+        let mut directory = path.parent();
+        while let Some(current) = directory.filter(below_root) {
+            directory = current.parent();
+            if self.anchored().contains(current) {
+                continue;
             }
-            if child != path {
-                let mut anchored = self.anchored();
-                if anchored.len() >= ANCHORED_MAX {
-                    anchored.clear();
-                }
-                anchored.insert(child.to_owned());
+            if let Some(parent) = directory {
+                self.sync(&File::open(parent)?, parent)?;
             }
-            child = parent;
+            let mut anchored = self.anchored();
+            if anchored.len() >= ANCHORED_MAX {
+                anchored.clear();
+            }
+            anchored.insert(current.to_owned());
         }
         // What was written went to the repository's disk only if that was there all the time.
         self.check()
+    }
+
+    fn sync(&self, opened: &File, path: &Path) -> io::Result<()> {
+        opened.sync_all()?;
+        #[cfg(test)]
+        self.0.synced.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+        #[cfg(not(test))]
+        let _ = path;
+        Ok(())
     }
 
     fn anchored(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
@@ -135,11 +162,77 @@ impl Directory {
         if !file.metadata()?.is_file() {
             return Err(io::Error::other(format!("{} is there, but is not a file", path.display())));
         }
-        file.sync_all()?;
+        self.sync(&file, path)?;
         self.anchor(path)
     }
 }
 
 fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Directory {
+        /// What was synced since the last call, relative to the root.
+        fn take_synced(&self) -> Vec<String> {
+            let synced = std::mem::take(&mut *self.0.synced.lock().unwrap());
+            let below = |path: &PathBuf| path.strip_prefix(self.root()).unwrap().display().to_string();
+            synced.iter().map(below).collect()
+        }
+    }
+
+    #[test]
+    fn a_file_is_anchored_through_every_directory_also_through_anothers() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        // As if a process had made the directories and died before syncing them.
+        std::fs::create_dir_all(directory.root().join("2026/11")).unwrap();
+        for (name, synced) in [
+            ("2026/11/first", vec!["2026/11", "2026", ""]),
+            ("2026/11/second", vec!["2026/11"]),
+            ("2026/third", vec!["2026"]),
+            ("fourth", vec![""]),
+        ] {
+            let path = directory.root().join(name);
+            std::fs::write(&path, "x").unwrap();
+            directory.anchor(&path).unwrap();
+            assert_eq!(directory.take_synced(), synced, "{name}");
+            directory.anchor_directories(&path).unwrap();
+            assert_eq!(directory.take_synced(), Vec::<String>::new(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_another_left_is_synced_before_it_counts_as_existing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        let path = directory.root().join("wal/found");
+        std::fs::create_dir(directory.root().join("wal")).unwrap();
+        std::fs::write(&path, "x").unwrap();
+        directory.sync_existing(&path).unwrap();
+        assert_eq!(directory.take_synced(), ["wal/found", "wal", ""]);
+    }
+
+    #[test]
+    fn a_new_disk_is_anchored_anew() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().join("repository");
+        let fill = || {
+            std::fs::create_dir_all(root.join("wal")).unwrap();
+            std::fs::write(root.join("wald.json"), "{}").unwrap();
+            std::fs::write(root.join("wal/x"), "x").unwrap();
+        };
+        fill();
+        let directory = Directory::open(&root).unwrap();
+        directory.anchor(&directory.root().join("wal/x")).unwrap();
+        directory.take_synced();
+        std::fs::rename(&root, temporary.path().join("old")).unwrap();
+        fill();
+        directory.check().unwrap();
+        directory.anchor(&directory.root().join("wal/x")).unwrap();
+        assert_eq!(directory.take_synced(), ["wal", ""]);
+    }
 }

@@ -181,7 +181,7 @@ fn chain_text(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The text between `<tag>` and `</tag>`.
-fn element<'t>(text: &'t str, tag: &str) -> Option<&'t str> {
+pub(super) fn element<'t>(text: &'t str, tag: &str) -> Option<&'t str> {
     let (_, rest) = text.split_once(&format!("<{tag}>"))?;
     rest.split_once(&format!("</{tag}>")).map(|(inside, _)| inside)
 }
@@ -208,74 +208,6 @@ fn shorten(text: &str) -> String {
         short.push(if character.is_control() { ' ' } else { character });
     }
     short
-}
-
-/// What an S3 server, or whatever stands in its place, said.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum S3Verdict {
-    /// The key does not exist, in the server's own words (`NoSuchKey`).
-    NoSuchKey,
-    /// The multipart upload does not exist (any more).
-    NoSuchUpload,
-    /// The asked-for range lies outside the object, as for any range of an empty one.
-    RangeOutside,
-    /// The credentials are wrong, expired or lack a right.
-    Refused,
-    /// The bucket, region or kind of server can't be right.
-    Misconfigured(&'static str),
-    /// Anything else.
-    Unclear,
-}
-
-/// Codes with status 400 that speak of credentials; 401 and 403 always do.
-/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
-const REFUSING_CODES: [&str; 10] = [
-    "AccessDenied",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "InvalidToken",
-    "RequestTimeTooSkewed",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
-    "UnrecognizedClientException",
-];
-
-const MISCONFIGURED_CODES: [(&str, &str); 7] = [
-    ("NoSuchBucket", "there is no such bucket; create it, or correct [repository] url"),
-    ("InvalidBucketName", "S3 does not allow this name of a bucket"),
-    ("PermanentRedirect", "the bucket is in another region; correct [repository] region"),
-    ("IllegalLocationConstraintException", "the bucket is in another region; correct [repository] region"),
-    ("AuthorizationHeaderMalformed", "the region is not the bucket's; correct [repository] region"),
-    ("NotImplemented", "the server does not offer a function that wald needs"),
-    ("MethodNotAllowed", "the server does not offer a function that wald needs"),
-];
-
-/// Reads the server's words from an error of object_store, whose own kinds do not tell a missing
-/// object from a missing bucket. Its error type for requests is private; its text ends with the
-/// body. Should that text ever change, the verdict is `Unclear`, never `NoSuchKey`.
-pub(super) fn s3_verdict(error: &object_store::Error) -> S3Verdict {
-    if transport_failure(error).is_some() {
-        return S3Verdict::Unclear;
-    }
-    let text = error.to_string();
-    let code = element(&text, "Code");
-    let known = MISCONFIGURED_CODES.iter().find(|(known, _)| code == Some(known));
-    match (error, code) {
-        (_, Some(code)) if REFUSING_CODES.contains(&code) => S3Verdict::Refused,
-        (_, Some(_)) if known.is_some() => S3Verdict::Misconfigured(known.map_or("", |(_, problem)| problem)),
-        (object_store::Error::NotFound { .. }, Some("NoSuchKey")) => S3Verdict::NoSuchKey,
-        (object_store::Error::NotFound { .. }, Some("NoSuchUpload")) => S3Verdict::NoSuchUpload,
-        (_, Some("InvalidRange")) => S3Verdict::RangeOutside,
-        (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }, _) => {
-            S3Verdict::Refused
-        }
-        (object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }, _) => {
-            S3Verdict::Misconfigured("the server does not offer a function that wald needs")
-        }
-        _ => S3Verdict::Unclear,
-    }
 }
 
 /// The kind of an error below HTTP's answers: a refused connection, a time-out, a cut.

@@ -6,7 +6,8 @@
 //! progress.
 
 use super::backend::{Inner, Kind, Store};
-use super::error::{Operation, S3Verdict, StoreError, s3_verdict};
+use super::error::{Operation, StoreError};
+use super::s3_answer::{S3Verdict, s3_verdict};
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};

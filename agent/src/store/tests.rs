@@ -35,7 +35,15 @@ async fn canned(answer: impl Fn(usize, &str) -> Vec<u8> + Send + 'static) -> Can
                     _ => break,
                 }
             }
-            let head = String::from_utf8_lossy(&request).into_owned();
+            let end = request.windows(4).position(|w| w == b"\r\n\r\n").map_or(request.len(), |end| end + 4);
+            let head = String::from_utf8_lossy(&request[..end]).into_owned();
+            let mut missing = number_after(&head, "content-length: ").saturating_sub(request.len() - end);
+            while missing > 0 {
+                match stream.read(&mut buffer).await {
+                    Ok(read) if read > 0 => missing = missing.saturating_sub(read),
+                    _ => break,
+                }
+            }
             let bytes = answer(count.fetch_add(1, Ordering::SeqCst), &head);
             kept.lock().unwrap().push(head);
             let _ = stream.write_all(&bytes).await;
@@ -43,6 +51,12 @@ async fn canned(answer: impl Fn(usize, &str) -> Vec<u8> + Send + 'static) -> Can
         }
     });
     Canned { endpoint, requests, heads }
+}
+
+/// The number that follows a piece of a request's head; 0 without one.
+fn number_after(head: &str, piece: &str) -> usize {
+    let rest = head.split_once(piece).map_or("", |(_, rest)| rest);
+    rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 fn http(status: &str, body: &str) -> Vec<u8> {
@@ -182,6 +196,37 @@ async fn no_message_shows_a_secret() {
 }
 
 #[tokio::test]
+async fn no_log_line_shows_a_secret() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&log);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || Log(Arc::clone(&writer)))
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    for answer in [s3_error("403 Forbidden", "SignatureDoesNotMatch"), s3_error("503 Slow Down", TOKEN)] {
+        verdicts(answer).await;
+    }
+    drop(guard);
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("backing off"), "the test looks at nothing: {log}");
+    assert!(!log.contains(SECRET) && !log.contains(TOKEN), "{log}");
+}
+
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
 async fn a_refused_connection_and_a_silent_server_are_unreachable_within_the_time_outs() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
@@ -251,6 +296,45 @@ async fn a_body_that_is_cut_short_is_not_an_object() {
     .await;
     let store = Store::open(&options(&server.endpoint)).unwrap();
     let error = store.get(&key(), 10).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_download_that_is_cut_goes_on_where_it_was() {
+    const OBJECT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    // Each answer promises what was asked for and breaks off after 10 bytes.
+    let server = canned(|_, head| {
+        let from = number_after(head, "range: bytes=");
+        let to = OBJECT.len();
+        let mut answer = format!(
+            "HTTP/1.1 206 Partial Content\r\nconnection: close\r\netag: \"e\"\r\ncontent-length: {}\r\n\
+             content-range: bytes {from}-{}/{to}\r\n\r\n",
+            to - from,
+            to - 1
+        )
+        .into_bytes();
+        answer.extend_from_slice(&OBJECT[from..to.min(from + 10)]);
+        answer
+    })
+    .await;
+    let mut options = options(&server.endpoint);
+    options.retry_timeout = Duration::from_secs(20);
+    let store = Store::open(&options).unwrap();
+    assert_eq!(store.get(&key(), 100).await.unwrap(), OBJECT);
+    assert_eq!(server.requests.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_body_may_take_longer_than_a_small_one() {
+    let server = canned(|_, _| {
+        std::thread::sleep(Duration::from_millis(1500));
+        http("200 OK", "").splice_header("etag: \"e\"")
+    })
+    .await;
+    let store = Store::open(&options(&server.endpoint)).unwrap();
+    let large = Bytes::from(vec![7; 1 << 20]);
+    assert_eq!(store.create(&key(), large.into()).await.unwrap(), super::Created::Stored);
+    let error = store.create(&key(), Bytes::from_static(b"small").into()).await.unwrap_err();
     assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
 }
 

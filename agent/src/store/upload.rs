@@ -6,8 +6,8 @@
 //! no create-only upload that is enforced everywhere), so an upload's key must be one that only
 //! its writer can use; that it is free is looked up before the upload and again before its end.
 
-use super::backend::{Inner, Store};
-use super::error::{Operation, S3Verdict, StoreError, s3_verdict};
+use super::backend::{Inner, Kind, Store};
+use super::error::{Operation, StoreError};
 use super::http::time_to_send;
 use bytes::Bytes;
 use object_store::{MultipartUpload, ObjectStore, PutPayload};
@@ -91,15 +91,16 @@ impl Upload {
         };
         // No deadline of ours: a directory syncs the whole file here, and S3 may need minutes to
         // put the parts together. The S3 client bounds its own requests.
-        match parts.complete().await {
-            Ok(_) => {}
-            // The answer to a first try was lost: nobody else knows this key, so what stands there
-            // now is ours if its size is.
-            Err(error) if s3_verdict(&error) == S3Verdict::NoSuchUpload => {}
-            Err(error) => {
+        if let Err(error) = parts.complete().await {
+            // The answer may be lost, and a second try then finds no upload any more. The key was
+            // free just now and nobody else uses it, so an object of the right size is ours; each
+            // part was checked when it was sent. A directory's error may be that of its sync.
+            let in_directory = matches!(self.inner.kind, Kind::Directory(_));
+            if in_directory || self.check_size().await.is_err() {
                 self.parts = Some(parts);
                 return Err(self.inner.error(Operation::Upload, self.key.as_str(), &error).await);
             }
+            return Ok(self.sent_bytes);
         }
         let anchored = self
             .inner

@@ -1,0 +1,197 @@
+//! What `--delta` keeps: files whose content is that of the backup. Everything else goes.
+//!
+//! Invariants: a file is kept only if its size and its BLAKE3 are the listed ones; what is not
+//! listed is removed, old WAL above all, because PostgreSQL would replay what it finds in
+//! `pg_wal`. Links are removed, never followed. In a tablespace's directory only the
+//! directories that the backup knows are touched: another major version may have its own there.
+
+use super::RecoverError;
+use super::beneath::{Kind, Root};
+use super::listed::{CONTROL, LABEL};
+use super::prepare::MARKER;
+use super::tree::{LINKS, Tree, as_path};
+use crate::fs::FsError;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use wald_core::backup_label::TablespaceMap;
+use wald_core::blake3_hex::Blake3Hex;
+use wald_core::file_list::{FileList, ListedFile};
+use wald_core::relative_path::RelativePath;
+
+/// The listed files that are in place already.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    paths: HashSet<RelativePath>,
+    bytes: u64,
+}
+
+impl Kept {
+    pub fn contains(&self, path: &RelativePath) -> bool {
+        self.paths.contains(path)
+    }
+
+    pub fn files(&self) -> u64 {
+        u64::try_from(self.paths.len()).unwrap_or(u64::MAX)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Files that are rewritten in any case, because what stands in the directory afterwards is
+/// not, or not yet, what stands in the backup.
+fn always_fetched(path: &[u8]) -> bool {
+    [CONTROL, LABEL, TablespaceMap::FILE].iter().any(|name| name.as_bytes() == path)
+}
+
+/// Removes what the backup does not have, or has otherwise, and says what is left.
+pub(super) fn keep_what_matches(
+    tree: &Tree,
+    list: &FileList,
+    jobs: NonZeroUsize,
+) -> Result<Kept, RecoverError> {
+    let wanted = Wanted::new(list);
+    let mut candidates = Vec::new();
+    wanted.sweep(&tree.base, Path::new(""), &mut candidates, &Place::DataDirectory)?;
+    for (oid, tablespace) in &tree.tablespaces {
+        wanted.sweep(&tablespace.root, Path::new(""), &mut candidates, &Place::Tablespace(*oid))?;
+    }
+    compare(candidates, jobs)
+}
+
+/// Which directory is swept, and so what a path in it is called in the list.
+enum Place {
+    DataDirectory,
+    Tablespace(u32),
+}
+
+impl Place {
+    fn listed(&self, path: &Path) -> Option<RelativePath> {
+        let path = path.as_os_str().as_bytes();
+        match self {
+            Place::DataDirectory => RelativePath::new(path).ok(),
+            Place::Tablespace(oid) => {
+                RelativePath::new([format!("{LINKS}/{oid}/").as_bytes(), path].concat()).ok()
+            }
+        }
+    }
+}
+
+/// A file of the right size.
+struct Candidate<'a> {
+    root: &'a Root,
+    path: PathBuf,
+    listed: &'a ListedFile,
+}
+
+struct Wanted<'a> {
+    files: HashMap<&'a RelativePath, &'a ListedFile>,
+    dirs: HashSet<&'a RelativePath>,
+    /// The first directory of every path in a tablespace.
+    versions: BTreeSet<(u32, PathBuf)>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(list: &'a FileList) -> Self {
+        let paths = list.files.iter().map(|file| &file.path).chain(list.dirs.iter().map(|dir| &dir.path));
+        let versions = paths.filter_map(|path| {
+            let (oid, rest) = path.in_tablespace()?;
+            Some((oid, as_path(&rest).iter().next().map(PathBuf::from)?))
+        });
+        Self {
+            versions: versions.collect(),
+            files: list.files.iter().map(|file| (&file.path, file)).collect(),
+            dirs: list.dirs.iter().map(|dir| &dir.path).collect(),
+        }
+    }
+
+    fn sweep<'t: 'a>(
+        &self,
+        root: &'t Root,
+        directory: &Path,
+        candidates: &mut Vec<Candidate<'a>>,
+        place: &Place,
+    ) -> Result<(), FsError> {
+        let top = directory.as_os_str().is_empty();
+        for (name, kind) in root.entries(if top { Path::new(".") } else { directory })? {
+            let path = directory.join(name);
+            let left_alone = match place {
+                Place::DataDirectory => path == Path::new(MARKER) || is_tablespace_link(&path, kind),
+                Place::Tablespace(oid) => top && !self.versions.contains(&(*oid, path.clone())),
+            };
+            if left_alone {
+                continue;
+            }
+            let listed = place.listed(&path);
+            match kind {
+                Kind::Directory => {
+                    self.sweep(root, &path, candidates, place)?;
+                    let wanted = listed.as_ref().is_some_and(|listed| self.dirs.contains(listed));
+                    if !wanted && root.entries(&path)?.is_empty() {
+                        root.remove_directory(&path)?;
+                    }
+                }
+                Kind::File { bytes } => {
+                    let file = listed.as_ref().and_then(|listed| self.files.get(listed)).copied();
+                    let file = file.filter(|f| f.size == bytes && !always_fetched(f.path.as_bytes()));
+                    match file {
+                        Some(listed) => candidates.push(Candidate { root, path, listed }),
+                        None => root.remove(&path)?,
+                    }
+                }
+                Kind::Other => root.remove(&path)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The links that the preparation has just made.
+fn is_tablespace_link(path: &Path, kind: Kind) -> bool {
+    kind == Kind::Other && path.parent() == Some(Path::new(LINKS))
+}
+
+/// Hashes the candidates, `jobs` at a time, and removes those that differ.
+fn compare(candidates: Vec<Candidate<'_>>, jobs: NonZeroUsize) -> Result<Kept, RecoverError> {
+    let next = AtomicUsize::new(0);
+    let kept = Mutex::new(Kept::default());
+    let work = || -> Result<(), RecoverError> {
+        while let Some(candidate) = candidates.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let Candidate { root, path, listed } = candidate;
+            let same = {
+                let mut file = root.read(path)?;
+                let mut hasher = blake3::Hasher::new();
+                hasher
+                    .update_reader(&mut file)
+                    .map_err(|source| FsError::new("read", root.path().join(path), source))?;
+                let same = Blake3Hex::from(hasher.finalize()) == listed.blake3;
+                if same {
+                    let dressed = root.dress(&file, listed.mode);
+                    dressed.map_err(|errno| {
+                        FsError::new("set the permissions of", root.path().join(path), errno)
+                    })?;
+                }
+                same
+            };
+            if !same {
+                root.remove(path)?;
+                continue;
+            }
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.paths.insert(listed.path.clone());
+            kept.bytes = kept.bytes.saturating_add(listed.size);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs.get()).map(|_| scope.spawn(work)).collect();
+        let results = workers.into_iter().map(|worker| worker.join().map_err(|_| RecoverError::Worker)?);
+        results.collect::<Result<Vec<()>, _>>()
+    })?;
+    Ok(kept.into_inner().unwrap_or_else(PoisonError::into_inner))
+}

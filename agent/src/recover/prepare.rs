@@ -1,0 +1,285 @@
+//! The destination of a restore: checked first, made later.
+//!
+//! Invariants: [`check`] changes nothing; what it refuses is a directory that holds anything
+//! (unless `--delta` allows it), that belongs to a running server or to another cluster, that
+//! can't be written to, or that overlaps with another directory of the same restore.
+
+use super::beneath::{Owner, Root};
+use super::listed::CONTROL;
+use super::postmaster::running;
+use super::tree::{LINKS, Tablespace, Tree};
+use super::{Mode, RecoverError, RecoverOptions};
+use crate::fs::FsError;
+use rustix::fs::{Access, AtFlags, CWD, Gid, Uid};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use wald_core::backup_id::BackupId;
+use wald_core::catalog::CatalogEntry;
+use wald_core::control_file::ControlFile;
+use wald_core::system_id::SystemId;
+
+/// Says whose half-made data directory this is.
+pub(super) const MARKER: &str = "wald-restore.incomplete";
+const DIRECTORY_MODE: u32 = 0o700;
+
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    system_id: SystemId,
+    backup: BackupId,
+}
+
+/// A place that can be restored to.
+#[derive(Debug)]
+pub(super) struct Destination {
+    data_dir: PathBuf,
+    tablespaces: Vec<Place>,
+    marker: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Place {
+    oid: u32,
+    /// The directory, with links resolved.
+    location: PathBuf,
+    /// What the link in `pg_tblspc` says: as in the backup, or where it was mapped to.
+    target: String,
+}
+
+/// Checks where a backup is to be restored to.
+pub(super) fn check(options: &RecoverOptions, entry: &CatalogEntry) -> Result<Destination, RecoverError> {
+    let data_dir = settled(&options.to)?;
+    let system_id = entry.system_id();
+    if let Some(pid) = running(&data_dir) {
+        return Err(RecoverError::Running { directory: data_dir, pid });
+    }
+    match (occupied(&data_dir)?, options.mode) {
+        (false, _) => {}
+        (true, Mode::Fresh) => return Err(RecoverError::NotEmpty { directory: data_dir }),
+        (true, Mode::Delta) => check_identity(&data_dir, system_id)?,
+    }
+    let known = |oid: &u32| entry.facts().tablespaces.iter().any(|tablespace| tablespace.oid == *oid);
+    if let Some(oid) = options.tablespace_map.keys().find(|oid| !known(oid)) {
+        let there: Vec<_> = entry.facts().tablespaces.iter().map(|t| t.oid.to_string()).collect();
+        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+        return Err(RecoverError::Arguments(format!(
+            "--tablespace-map names tablespace {oid}, but backup {} has {there}",
+            entry.id()
+        )));
+    }
+    let mut tablespaces = Vec::new();
+    for tablespace in &entry.facts().tablespaces {
+        let place = place(tablespace, options)?;
+        check_tablespace(&data_dir, &place, options.mode)?;
+        tablespaces.push(place);
+    }
+    check_apart(&data_dir, &tablespaces)?;
+    for directory in std::iter::once(&data_dir).chain(tablespaces.iter().map(|place| &place.location)) {
+        check_writable(directory)?;
+    }
+    let marker = Marker { system_id, backup: entry.id().clone() };
+    let marker = serde_json::to_vec(&marker).unwrap_or_default();
+    Ok(Destination { data_dir, tablespaces, marker })
+}
+
+fn place(
+    tablespace: &wald_core::catalog::Tablespace,
+    options: &RecoverOptions,
+) -> Result<Place, RecoverError> {
+    let oid = tablespace.oid;
+    let Some(mapped) = options.tablespace_map.get(&oid) else {
+        let location = settled(Path::new(&tablespace.location))?;
+        return Ok(Place { oid, location, target: tablespace.location.clone() });
+    };
+    let location = settled(mapped)?;
+    // PostgreSQL reads the place from a text file.
+    let target = location.to_str().map(str::to_owned).ok_or_else(|| RecoverError::Destination {
+        directory: location.clone(),
+        problem: "its path is not UTF-8: choose another for the tablespace".to_owned(),
+    })?;
+    Ok(Place { oid, location, target })
+}
+
+/// The absolute path, with the links in the part of it that exists resolved.
+fn settled(path: &Path) -> Result<PathBuf, RecoverError> {
+    let absolute = std::path::absolute(path).map_err(|source| FsError::new("resolve", path, source))?;
+    let mut missing = Vec::new();
+    let mut existing = absolute.as_path();
+    loop {
+        match fs::canonicalize(existing) {
+            Ok(real) => {
+                let path = missing.iter().rev().fold(real, |path, name| path.join(name));
+                return Ok(path);
+            }
+            // A link to nowhere is not a missing directory.
+            Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(existing).is_err() => {}
+            Err(source) => return Err(FsError::new("resolve", existing, source).into()),
+        }
+        let (Some(above), Some(name)) = (existing.parent(), existing.file_name()) else {
+            let problem = "give a path without \"..\" in the part that does not exist yet".to_owned();
+            return Err(RecoverError::Destination { directory: absolute, problem });
+        };
+        missing.push(name.to_owned());
+        existing = above;
+    }
+}
+
+/// Whether anything is in a directory; one that does not exist holds nothing.
+fn occupied(directory: &Path) -> Result<bool, RecoverError> {
+    match fs::read_dir(directory) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            let problem = "it is not a directory".to_owned();
+            Err(RecoverError::Destination { directory: directory.to_owned(), problem })
+        }
+        Err(source) => Err(FsError::new("list", directory, source).into()),
+    }
+}
+
+/// Whose data directory this is: by its `pg_control`, or if it has none, by what an interrupted
+/// restore left.
+fn check_identity(data_dir: &Path, expected: SystemId) -> Result<(), RecoverError> {
+    let destination = |problem| RecoverError::Destination { directory: data_dir.to_owned(), problem };
+    let found = match fs::read(data_dir.join(CONTROL)) {
+        Ok(bytes) => {
+            let control = ControlFile::parse(&bytes);
+            control.map_err(|error| {
+                destination(format!("its {CONTROL} does not tell which cluster's it is ({error}): empty it"))
+            })
+        }
+        Err(_) => {
+            let marker = fs::read(data_dir.join(MARKER)).ok();
+            let marker = marker.and_then(|json| serde_json::from_slice::<Marker>(&json).ok());
+            match marker {
+                Some(marker) if marker.system_id == expected => return Ok(()),
+                Some(marker) => {
+                    let found = marker.system_id;
+                    return Err(RecoverError::OtherSystem { directory: data_dir.to_owned(), found, expected });
+                }
+                None => Err(destination(
+                    "it is not empty, and neither a data directory nor an interrupted restore: --delta does not \
+                     touch it; choose another"
+                        .to_owned(),
+                )),
+            }
+        }
+    };
+    match found?.system_id() {
+        found if found == expected => Ok(()),
+        found => Err(RecoverError::OtherSystem { directory: data_dir.to_owned(), found, expected }),
+    }
+}
+
+/// A tablespace's directory must be empty, or with `--delta` the one that the old data
+/// directory links to: anything else may be a living server's.
+fn check_tablespace(data_dir: &Path, place: &Place, mode: Mode) -> Result<(), RecoverError> {
+    if !occupied(&place.location)? {
+        return Ok(());
+    }
+    let link = data_dir.join(LINKS).join(place.oid.to_string());
+    let linked = fs::canonicalize(&link).is_ok_and(|linked| linked == place.location);
+    if mode == Mode::Delta && linked {
+        return Ok(());
+    }
+    Err(RecoverError::TablespaceNotEmpty { oid: place.oid, directory: place.location.clone() })
+}
+
+/// No directory of a restore may lie in another one.
+fn check_apart(data_dir: &Path, tablespaces: &[Place]) -> Result<(), RecoverError> {
+    let mut all = vec![data_dir];
+    for place in tablespaces {
+        let overlapping =
+            all.iter().find(|other| place.location.starts_with(other) || other.starts_with(&place.location));
+        if let Some(other) = overlapping {
+            let oid = place.oid;
+            let problem = format!(
+                "tablespace {oid} would overlap with {}: choose another place with --tablespace-map {oid}=DIR",
+                other.display()
+            );
+            return Err(RecoverError::Destination { directory: place.location.clone(), problem });
+        }
+        all.push(&place.location);
+    }
+    Ok(())
+}
+
+/// Whether this process can write to a directory, or make it.
+fn check_writable(directory: &Path) -> Result<(), RecoverError> {
+    let existing = directory.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+    let destination =
+        |problem: String| RecoverError::Destination { directory: directory.to_owned(), problem };
+    if !existing.is_dir() {
+        return Err(destination(format!("{} is not a directory", existing.display())));
+    }
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::accessat(CWD, existing, access, AtFlags::EACCESS).map_err(|errno| {
+        destination(format!(
+            "this user can't write to {} ({errno}): run as the server's user",
+            existing.display()
+        ))
+    })?;
+    let owner = owner_of(existing)?;
+    if owner.is_some_and(|owner| owner.uid.is_root()) {
+        return Err(destination(format!(
+            "{} belongs to root, and PostgreSQL never runs as root: make the directory first, owned by the \
+             server's user, or run as that user",
+            existing.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Who shall own what is made in a directory. Only root can give files away.
+fn owner_of(directory: &Path) -> Result<Option<Owner>, FsError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let metadata = fs::metadata(directory).map_err(|source| FsError::new("look at", directory, source))?;
+    Ok(Some(Owner { uid: Uid::from_raw(metadata.uid()), gid: Gid::from_raw(metadata.gid()) }))
+}
+
+impl Destination {
+    /// Makes the directories and the links between them, and takes away what would let an
+    /// old data directory start half restored.
+    pub fn create(&self) -> Result<Tree, RecoverError> {
+        let base = make(&self.data_dir)?;
+        // In this order: while the directory has no pg_control, the marker tells whose it is.
+        let marker = Path::new(MARKER);
+        base.remove(marker)?;
+        let mut file = base.create(marker, 0o600)?;
+        let written = file.write_all(&self.marker).and_then(|()| file.sync_all());
+        written.map_err(|source| FsError::new("write", base.path().join(marker), source))?;
+        base.sync_directory(Path::new("."))?;
+        if !base.entries(Path::new("global"))?.is_empty() {
+            base.remove(Path::new(CONTROL))?;
+            base.sync_directory(Path::new("global"))?;
+        }
+        let mut tree = Tree { base, tablespaces: Default::default() };
+        tree.base.make_directory(Path::new(LINKS), DIRECTORY_MODE)?;
+        for place in &self.tablespaces {
+            let root = make(&place.location)?;
+            let link = Path::new(LINKS).join(place.oid.to_string());
+            tree.base.remove(&link)?;
+            tree.base.link(&link, Path::new(&place.target))?;
+            tree.tablespaces.insert(place.oid, Tablespace { root, target: place.target.clone() });
+        }
+        Ok(tree)
+    }
+}
+
+/// Makes a directory, with those above it, or takes the one that is there.
+fn make(directory: &Path) -> Result<Root, RecoverError> {
+    let existing = directory.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+    let root = Root::open(existing, owner_of(existing)?)?;
+    let below = directory.strip_prefix(existing).unwrap_or(Path::new(""));
+    let missing: Vec<_> = below.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+    for path in missing.iter().rev() {
+        root.make_directory(path, DIRECTORY_MODE)?;
+    }
+    let root = if missing.is_empty() { root } else { root.descend(below)? };
+    root.dress_self(DIRECTORY_MODE)?;
+    Ok(root)
+}

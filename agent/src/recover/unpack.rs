@@ -1,0 +1,297 @@
+//! Unpacks one part: zstd, then tar, into the directories of a restore.
+//!
+//! Invariants: only regular files that the list names for this part are written, each once,
+//! with exactly the listed size and BLAKE3; a link, a device or an unlisted name is damage.
+//! Paths are the list's, not the tar's: a tar's path is only looked up. `pg_control` and
+//! `tablespace_map` are proven like all others, but held back in memory for the end.
+
+use super::RecoverError;
+use super::beneath::Root;
+use super::listed::CONTROL;
+use super::progress::Progress;
+use super::tree::{LINKS, Tree};
+use crate::fs::FsError;
+use crate::store::StoreError;
+use bytes::{Buf, Bytes};
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc;
+use wald_core::backup_label::TablespaceMap;
+use wald_core::blake3_hex::Blake3Hex;
+use wald_core::file_list::ListedFile;
+use wald_core::object_key::ObjectKey;
+use wald_core::relative_path::RelativePath;
+
+const BUFFER_BYTES: usize = 256 << 10;
+/// `pg_control` has 8 KiB, `tablespace_map` a line per tablespace.
+const HELD_BYTES_MAX: u64 = 16 << 20;
+
+/// The listed files of one part.
+#[derive(Debug, Default)]
+pub(super) struct PartFiles {
+    needed: HashMap<RelativePath, ListedFile>,
+    /// In place already, kept by `--delta` or written.
+    done: HashSet<RelativePath>,
+}
+
+/// Files that are put in place at the very end.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub control: Option<HeldFile>,
+    pub tablespace_map: Option<HeldFile>,
+}
+
+/// A proven file that is not in place yet.
+#[derive(Debug)]
+pub(super) struct HeldFile {
+    pub content: Vec<u8>,
+    pub mode: u32,
+}
+
+/// What one part brought.
+#[derive(Debug, Default)]
+pub(super) struct Unpacked {
+    pub files: u64,
+    pub bytes: u64,
+    pub held: Held,
+}
+
+impl PartFiles {
+    pub fn need(&mut self, file: ListedFile) {
+        self.needed.insert(file.path.clone(), file);
+    }
+
+    pub fn keep(&mut self, path: RelativePath) {
+        self.done.insert(path);
+    }
+
+    pub fn is_needed(&self) -> bool {
+        !self.needed.is_empty()
+    }
+
+    pub fn first_needed(&self) -> Option<&RelativePath> {
+        self.needed.keys().min()
+    }
+}
+
+impl Held {
+    pub fn add(&mut self, other: Held) {
+        self.control = other.control.or(self.control.take());
+        self.tablespace_map = other.tablespace_map.or(self.tablespace_map.take());
+    }
+}
+
+/// The bytes of an object as they arrive, hashed on the way.
+pub(super) struct ObjectReader<'a> {
+    pieces: mpsc::Receiver<Result<Bytes, StoreError>>,
+    current: Bytes,
+    hasher: blake3::Hasher,
+    bytes: u64,
+    failure: Option<StoreError>,
+    progress: &'a Progress,
+    given_up: &'a AtomicBool,
+}
+
+impl<'a> ObjectReader<'a> {
+    pub fn new(
+        pieces: mpsc::Receiver<Result<Bytes, StoreError>>,
+        progress: &'a Progress,
+        given_up: &'a AtomicBool,
+    ) -> Self {
+        Self {
+            pieces,
+            current: Bytes::new(),
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+            failure: None,
+            progress,
+            given_up,
+        }
+    }
+
+    /// Bytes that have arrived.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Length and hash of the whole object, or why it could not be read to its end; no error
+    /// if the restore was given up.
+    pub fn finish(mut self) -> Result<(u64, blake3::Hash), Option<StoreError>> {
+        while self.failure.is_none() {
+            match self.next_piece() {
+                Ok(true) => {}
+                Ok(false) => return Ok((self.bytes, self.hasher.finalize())),
+                Err(_) => break,
+            }
+        }
+        Err(self.failure)
+    }
+
+    /// Takes the next piece; false at the end.
+    fn next_piece(&mut self) -> io::Result<bool> {
+        if self.given_up.load(Ordering::Relaxed) {
+            return Err(io::Error::other("given up"));
+        }
+        match self.pieces.blocking_recv() {
+            None => Ok(false),
+            Some(Ok(piece)) => {
+                self.hasher.update(&piece);
+                let bytes = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+                self.bytes += bytes;
+                self.progress.advance(bytes);
+                self.current = piece;
+                Ok(true)
+            }
+            Some(Err(error)) => {
+                self.failure = Some(error);
+                Err(io::Error::other("the object can't be read on"))
+            }
+        }
+    }
+}
+
+impl Read for ObjectReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            if !self.next_piece()? {
+                return Ok(0);
+            }
+        }
+        let length = self.current.len().min(buffer.len());
+        self.current.copy_to_slice(buffer.get_mut(..length).unwrap_or_default());
+        Ok(length)
+    }
+}
+
+/// Unpacks a part. `files` and `unpacked` tell what was done also after an error, so that a part
+/// that is fetched again goes on where it broke off.
+pub(super) fn unpack(
+    object: &mut ObjectReader<'_>,
+    key: &ObjectKey,
+    tablespace: Option<u32>,
+    files: &mut PartFiles,
+    tree: &Tree,
+    unpacked: &mut Unpacked,
+) -> Result<(), RecoverError> {
+    let damaged = |damage: String| RecoverError::Damaged { key: key.clone(), damage };
+    let unreadable = |error: io::Error| damaged(error.to_string());
+    let decoder = zstd::stream::read::Decoder::new(object).map_err(unreadable)?;
+    let mut archive = tar::Archive::new(decoder);
+    let mut buffer = vec![0; BUFFER_BYTES];
+    for entry in archive.entries().map_err(unreadable)? {
+        let mut entry = entry.map_err(unreadable)?;
+        let name = entry.path_bytes().into_owned();
+        let shown = name.escape_ascii().to_string();
+        match entry.header().entry_type() {
+            // Directories were made from the list.
+            tar::EntryType::Directory | tar::EntryType::XGlobalHeader => continue,
+            tar::EntryType::Regular | tar::EntryType::Continuous => {}
+            _ => return Err(damaged(format!("{shown} in it is neither a file nor a directory"))),
+        }
+        let listed = match tablespace {
+            None => RelativePath::new(name),
+            Some(oid) => RelativePath::new([format!("{LINKS}/{oid}/").as_bytes(), &name].concat()),
+        };
+        let path = listed.map_err(|error| damaged(error.to_string()))?;
+        let Some(file) = files.needed.remove(&path) else {
+            if files.done.contains(&path) {
+                continue;
+            }
+            return Err(damaged(format!("{shown} in it is not in the list of files")));
+        };
+        if entry.size() != file.size {
+            return Err(damaged(format!(
+                "{shown} in it has {} bytes, the list says {}",
+                entry.size(),
+                file.size
+            )));
+        }
+        match hold_or_write(&mut entry, &file, tree, &mut buffer, &mut unpacked.held) {
+            Ok(found) if found == file.blake3 => {}
+            Ok(found) => {
+                let expected = file.blake3;
+                return Err(damaged(format!(
+                    "the BLAKE3 of {shown} in it is {found}, the list says {expected}"
+                )));
+            }
+            Err(WriteError::Entry(error)) => {
+                // Not whole: it must be written anew if this part is fetched again.
+                if let Some((root, local)) = tree.locate(&path) {
+                    root.remove(&local)?;
+                }
+                files.needed.insert(path, file);
+                return Err(unreadable(error));
+            }
+            Err(WriteError::Local(error)) => return Err(error.into()),
+        }
+        unpacked.files += 1;
+        unpacked.bytes += file.size;
+        files.done.insert(path);
+    }
+    // Through the end of the tar and of the compressed data, where zstd's own checksum stands.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(unreadable)?;
+    Ok(())
+}
+
+enum WriteError {
+    /// The part can't be read on.
+    Entry(io::Error),
+    /// The file can't be written.
+    Local(FsError),
+}
+
+/// Writes a file, or keeps it in memory, and returns the hash of what was written.
+fn hold_or_write(
+    entry: &mut impl Read,
+    file: &ListedFile,
+    tree: &Tree,
+    buffer: &mut [u8],
+    held: &mut Held,
+) -> Result<Blake3Hex, WriteError> {
+    let place = match file.path.as_bytes() {
+        path if path == CONTROL.as_bytes() => Some(&mut held.control),
+        path if path == TablespaceMap::FILE.as_bytes() => Some(&mut held.tablespace_map),
+        _ => None,
+    };
+    if let Some(place) = place {
+        let mut content = Vec::new();
+        entry.take(HELD_BYTES_MAX).read_to_end(&mut content).map_err(WriteError::Entry)?;
+        let hash = Blake3Hex::of(&content);
+        *place = Some(HeldFile { content, mode: file.mode });
+        return Ok(hash);
+    }
+    let Some((root, path)) = tree.locate(&file.path) else {
+        return Err(WriteError::Entry(io::Error::other("its tablespace is not one of the backup's")));
+    };
+    write(entry, file, root, &path, buffer)
+}
+
+fn write(
+    entry: &mut impl Read,
+    file: &ListedFile,
+    root: &Root,
+    path: &Path,
+    buffer: &mut [u8],
+) -> Result<Blake3Hex, WriteError> {
+    let local = |source| WriteError::Local(FsError::new("write", root.path().join(path), source));
+    let mut out = root.create(path, file.mode).map_err(WriteError::Local)?;
+    let mut hasher = blake3::Hasher::new();
+    loop {
+        let length = match entry.read(buffer) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(WriteError::Entry(error)),
+        };
+        let piece = buffer.get(..length).unwrap_or_default();
+        hasher.update(piece);
+        out.write_all(piece).map_err(local)?;
+    }
+    if let Ok(seconds) = u64::try_from(file.mtime) {
+        out.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).map_err(local)?;
+    }
+    Ok(hasher.finalize().into())
+}

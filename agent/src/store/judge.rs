@@ -1,0 +1,98 @@
+//! Reading an error of object_store in the light of what stands behind it: the one place that
+//! decides between absent, unreachable, refused and misconfigured.
+
+use super::backend::{Inner, Kind};
+use super::directory::Directory;
+use super::error::{Cause, Operation, StoreError, io_error};
+use super::s3_answer::{S3Verdict, s3_verdict};
+use std::io;
+use std::path::PathBuf;
+
+impl Inner {
+    /// Reads an error of object_store in the light of what stands behind it.
+    pub(super) async fn error(
+        &self,
+        operation: Operation,
+        subject: &str,
+        error: &object_store::Error,
+    ) -> StoreError {
+        let asked_for_one = matches!(operation, Operation::Read | Operation::Stat | Operation::Delete);
+        let not_found = asked_for_one && matches!(error, object_store::Error::NotFound { .. });
+        match &self.kind {
+            Kind::Memory if not_found && error.to_string().contains("No data in memory found") => {
+                self.absent(subject)
+            }
+            Kind::Directory(_) if not_found => {
+                let proof = |directory: Directory, file: PathBuf| directory.prove_absent(&file);
+                match self.on_directory(operation, subject, proof).await {
+                    Ok(()) => self.absent(subject),
+                    Err(doubt) => doubt,
+                }
+            }
+            Kind::Directory(_) => match io_error(error) {
+                Some(io) if io.kind() == io::ErrorKind::PermissionDenied => {
+                    self.refused(operation, subject, Cause::of(error, &self.secrets))
+                }
+                _ => self.unreachable(operation, subject, Cause::of(error, &self.secrets)),
+            },
+            Kind::Memory => self.unreachable(operation, subject, Cause::of(error, &self.secrets)),
+            Kind::S3 => self.s3_error(operation, subject, asked_for_one, error),
+        }
+    }
+
+    fn s3_error(
+        &self,
+        operation: Operation,
+        subject: &str,
+        asked_for_one: bool,
+        error: &object_store::Error,
+    ) -> StoreError {
+        let cause = Cause::of(error, &self.secrets);
+        match s3_verdict(error) {
+            S3Verdict::NoSuchKey if asked_for_one => self.absent(subject),
+            S3Verdict::Refused => self.refused(operation, subject, cause),
+            S3Verdict::Misconfigured(problem) => StoreError::Misconfigured {
+                repository: self.name.clone(),
+                problem: format!("{problem} ({cause})"),
+            },
+            _ => self.unreachable(operation, subject, cause),
+        }
+    }
+
+    pub(super) fn io_failure(&self, operation: Operation, subject: &str, error: &io::Error) -> StoreError {
+        let cause = Cause::new(error.to_string());
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            self.refused(operation, subject, cause)
+        } else {
+            self.unreachable(operation, subject, cause)
+        }
+    }
+
+    fn absent(&self, subject: &str) -> StoreError {
+        StoreError::Absent { subject: subject.to_owned(), repository: self.name.clone() }
+    }
+
+    pub(super) fn unreachable(&self, operation: Operation, subject: &str, cause: Cause) -> StoreError {
+        let (subject, repository) = (subject.to_owned(), self.name.clone());
+        StoreError::Unreachable { operation, subject, repository, cause }
+    }
+
+    fn refused(&self, operation: Operation, subject: &str, cause: Cause) -> StoreError {
+        let (subject, repository) = (subject.to_owned(), self.name.clone());
+        StoreError::Refused { operation, subject, repository, cause }
+    }
+
+    pub(super) fn bad_answer(&self, operation: Operation, subject: &str, problem: &str) -> StoreError {
+        let (subject, repository, problem) = (subject.to_owned(), self.name.clone(), problem.to_owned());
+        StoreError::BadAnswer { operation, subject, repository, problem }
+    }
+
+    pub(super) fn too_large(&self, subject: &str, size_bytes: u64, max_bytes: u64) -> StoreError {
+        let (subject, repository) = (subject.to_owned(), self.name.clone());
+        StoreError::TooLarge { subject, repository, size_bytes, max_bytes }
+    }
+
+    pub(super) fn occupied(&self, subject: &str) -> StoreError {
+        StoreError::Occupied { subject: subject.to_owned(), repository: self.name.clone() }
+    }
+}

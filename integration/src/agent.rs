@@ -39,9 +39,17 @@ impl Agent {
         wait::until_true("the agent to answer", READY_WITHIN, || {
             self.running()?.must_run()?;
             // The socket comes first: a status command is slower than a look at it.
-            Ok(self.wald.socket().exists() && self.wald.run(&["status"])?.code() == 0)
+            Ok(self.wald.socket().exists() && self.answers()?)
         })
         .with_context(|| tail(&self.log_text(), LINES_SHOWN))
+    }
+
+    /// Whether `wald status` heard from it. Its exit code tells of the repository as well, which
+    /// may be away on purpose.
+    fn answers(&self) -> Result<bool> {
+        let said = self.wald.run(&["status", "--json"])?.stdout;
+        let status: Option<serde_json::Value> = serde_json::from_str(&said).ok();
+        Ok(status.is_some_and(|status| status.get("agent").is_some_and(serde_json::Value::is_object)))
     }
 
     /// Starts it without waiting: for one that is meant to refuse.

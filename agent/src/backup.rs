@@ -42,7 +42,7 @@ use read::PageRules;
 use scan::Scan;
 use session::{Session, StopAnswer};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use wal_wait::{WalSpan, wait_for_wal};
 use wald_core::backup_id::{BackupId, BackupKind};
@@ -57,6 +57,9 @@ use workers::Workers;
 
 /// What `pg_basebackup` gives the files that it makes itself.
 const GIVEN_FILE_MODE: u32 = 0o600;
+
+/// How many names are tried, one a second.
+const NAME_ATTEMPTS_MAX: u32 = 3;
 
 /// Takes one backup. Cancelling `cancel` ends it in order; dropping the future ends it too,
 /// and leaves the rest of the cleaning up to tasks that the runtime may no longer run.
@@ -158,9 +161,7 @@ impl Taking<'_> {
         let server = session.server().clone();
         let control = self.control().await?.control;
         check_cluster(&self.cluster, &server, &control, &self.options.data_dir)?;
-        let started_at = session.clock().await?;
-        let id = BackupId::new(started_at, BackupKind::Full);
-        check::check_repository(self.store, &id).await?;
+        let (id, started_at) = self.unless_stopped(self.name(session)).await??;
 
         self.progress.enter(Phase::Starting);
         let label = format!("wald {id}");
@@ -173,6 +174,21 @@ impl Taking<'_> {
             return Err(BackupError::OtherDirectory { data_dir, redo, start_lsn });
         }
         Ok(Begun { id, label, start_lsn, started_at, control, server })
+    }
+
+    /// A name that no other backup has; the second after, if one began in this one.
+    async fn name(&self, session: &Session) -> Result<(BackupId, Timestamp), BackupError> {
+        let mut attempt = 1;
+        loop {
+            let started_at = session.clock().await?;
+            let id = BackupId::new(started_at, BackupKind::Full);
+            match check::check_repository(self.store, &id).await {
+                Ok(()) => return Ok((id, started_at)),
+                Err(BackupError::Exists(_)) if attempt < NAME_ATTEMPTS_MAX => attempt += 1,
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     async fn control(&self) -> Result<ControlCopy, BackupError> {

@@ -57,6 +57,9 @@ pub enum ArchiveError {
         /// What failed.
         source: crate::fs::FsError,
     },
+    /// The data directory is not the repository's cluster.
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::ClusterError),
     /// The file can't be compressed.
     #[error(transparent)]
     Seal(#[from] crate::codec::seal::SealError),
@@ -179,13 +182,9 @@ impl Archive {
         let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX).min(self.budget_kib);
         let _room = self.budget.acquire_many(kib).await.map_err(|_| ArchiveError::GivenUp { file })?;
         let started = tokio::time::Instant::now();
-        let identity = read::Identity {
-            system_id: self.repository.system_id(),
-            segment_size: self.repository.segment_size(),
-            data_dir: self.options.data_dir.clone(),
-        };
+        let (identity, data_dir) = (self.repository.identity().clone(), self.options.data_dir.clone());
         let effort = self.options.effort;
-        let load = self.codec.run(move || read::load(admitted, &identity, effort)).await??;
+        let load = self.codec.run(move || read::load(admitted, &identity, &data_dir, effort)).await??;
         let durable = ship::ship(&self.repository, &self.codec, load).await?;
         self.metrics.archived(size, durable.stored_bytes(), started.elapsed());
         Ok(durable)

@@ -24,9 +24,9 @@ pub struct Codec {
     room: Arc<Semaphore>,
 }
 
-/// The pool's threads are gone, which only happens when one of its jobs panicked.
+/// A job ended without a result: it panicked, which the log has above.
 #[derive(Debug, thiserror::Error)]
-#[error("the compression threads ended unexpectedly; restart the agent and report this")]
+#[error("a defect in wald: a compression job ended without a result; please report the log above")]
 pub struct CodecGone;
 
 impl Codec {
@@ -39,7 +39,9 @@ impl Codec {
             let queue: Receiver<Job> = queue.clone();
             std::thread::Builder::new().name(format!("codec-{number}")).spawn(move || {
                 for job in queue {
-                    job();
+                    // A job that panics has said so; its caller is told by the answer's loss, and
+                    // this thread goes on, or the pool would end unnoticed one by one.
+                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
                 }
             })?;
         }
@@ -80,5 +82,14 @@ mod tests {
             sum += job.await.unwrap();
         }
         assert_eq!(sum, 499 * 500 / 2);
+    }
+
+    #[tokio::test]
+    async fn jobs_that_panic_take_no_thread_with_them() {
+        let codec = Codec::start().unwrap();
+        for _ in 0..64 {
+            assert!(codec.run(|| panic!("on purpose")).await.is_err());
+        }
+        assert_eq!(codec.run(|| 7).await.unwrap(), 7);
     }
 }

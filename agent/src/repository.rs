@@ -68,6 +68,9 @@ pub enum RepositoryError {
         /// The repository's.
         found: ClusterName,
     },
+    /// The attempt to open it ended without a result.
+    #[error("a defect in wald: opening the repository ended without a result: {0}")]
+    Opening(String),
     /// The store can't be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -108,9 +111,12 @@ impl Repository {
         mut waiting: impl FnMut(&StoreError),
     ) -> Result<Self, RepositoryError> {
         loop {
-            let opened = match Store::open(options) {
-                Ok(store) => Self::open(store).await,
-                Err(error) => Err(error.into()),
+            // A directory on a dead network disk blocks: not on the runtime's threads.
+            let blocking = options.clone();
+            let opened = match tokio::task::spawn_blocking(move || Store::open(&blocking)).await {
+                Ok(Ok(store)) => Self::open(store).await,
+                Ok(Err(error)) => Err(error.into()),
+                Err(ended) => Err(RepositoryError::Opening(ended.to_string())),
             };
             match opened {
                 Err(RepositoryError::Store(error)) => waiting(&error),

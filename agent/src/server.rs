@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wald_core::outcome::{ArchiveOutcome, RestoreFinding, restore_outcome};
-use wald_core::protocol::{ProtocolError, REQUEST_HEADER_BYTES, Reply, Request, RequestHeader};
+use wald_core::protocol::{ProtocolError, RECEIPT, REQUEST_HEADER_BYTES, Reply, Request, RequestHeader};
 
 pub use socket::{Listener, SocketError, SocketLock};
 
@@ -52,11 +52,15 @@ pub struct Server {
 pub async fn serve(listener: Listener, server: Arc<Server>, stop: CancellationToken, tasks: TaskTracker) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
+        let accepting = async {
+            let permit = Arc::clone(&room).acquire_owned().await;
+            (permit, listener.accept().await)
         };
+        let (permit, accepted) = tokio::select! {
+            () = stop.cancelled() => return,
+            accepting = accepting => accepting,
+        };
+        let Ok(permit) = permit else { return };
         match accepted {
             Ok(Some(stream)) => {
                 let server = Arc::clone(&server);
@@ -84,18 +88,26 @@ enum ConnectionError {
     Slow,
     #[error("the connection broke: {0}")]
     Broken(#[from] std::io::Error),
+    #[error("the client went away before its request was answered")]
+    Gone,
+    #[error("refused a request: {0}")]
+    Protocol(#[from] ProtocolError),
 }
 
 impl Server {
     async fn connection(&self, mut stream: UnixStream) -> Result<(), ConnectionError> {
         let request = tokio::time::timeout(REQUEST_TIMEOUT, read_request(&mut stream));
-        let reply = match request.await.map_err(|_| ConnectionError::Slow)?? {
-            Ok(request) => self.answer(request).await,
-            // Whoever speaks another protocol is no PostgreSQL; a newer shim is told.
-            Err(error) => {
-                tracing::warn!(error = %error, "refused a request");
-                Reply { exit_code: ArchiveOutcome::TryAgain.exit_code(), message: error.to_string() }
-            }
+        // What can't be understood gets no reply at all: no exit code is right for every request,
+        // and a shim without an answer does the work itself.
+        let request = request.await.map_err(|_| ConnectionError::Slow)???;
+        tokio::time::timeout(REPLY_TIMEOUT, stream.write_all(&RECEIPT))
+            .await
+            .map_err(|_| ConnectionError::Slow)??;
+        let reply = tokio::select! {
+            reply = self.answer(request) => reply,
+            // A client that ends or is killed wants nothing any more. What was being restored for
+            // it must not appear later, under PostgreSQL's next request.
+            _ = stream.read_u8() => return Err(ConnectionError::Gone),
         };
         tokio::time::timeout(REPLY_TIMEOUT, stream.write_all(&reply.encode()))
             .await

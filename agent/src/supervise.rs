@@ -72,19 +72,21 @@ pub async fn run(options: AgentOptions, clock: Clock) -> Result<(), AgentError> 
     let name = SocketLock::take(&options.socket)?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let started = tokio::select! {
-        server = start(&options, clock, &tasks) => Some(server?),
+        server = start(&options, clock, &tasks, &stop) => Some(server?),
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
     let Some(server) = started else { return Ok(()) };
     let listener = name.listen(&options.allow_uids)?;
     tasks.spawn(server.restorer.clone().tidy_up(stop.clone()));
-    let serving = tokio::spawn(serve(listener, Arc::new(server), stop.clone(), tasks.clone()));
+    let mut serving = tokio::spawn(serve(listener, Arc::new(server), stop.clone(), tasks.clone()));
     notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
     tracing::info!(socket = %options.socket.display(), "the agent is ready");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        // Better restarted by systemd than alive and deaf.
+        _ = &mut serving => return Err(AgentError::System("the server task ended unexpectedly".to_owned())),
     }
     tracing::info!("stopping: finishing what is in flight");
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -98,7 +100,12 @@ pub async fn run(options: AgentOptions, clock: Clock) -> Result<(), AgentError> 
     Ok(())
 }
 
-async fn start(options: &AgentOptions, clock: Clock, tasks: &TaskTracker) -> Result<Server, AgentError> {
+async fn start(
+    options: &AgentOptions,
+    clock: Clock,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Server, AgentError> {
     let metrics = Metrics::new().map_err(|error| AgentError::System(error.to_string()))?;
     let metrics = Arc::new(metrics);
     let codec = Codec::start().map_err(|error| AgentError::System(error.to_string()))?;
@@ -110,7 +117,7 @@ async fn start(options: &AgentOptions, clock: Clock, tasks: &TaskTracker) -> Res
             crate::cluster::check(&archive.data_dir, repository.identity())?;
             let archive =
                 Archive::new(repository.clone(), codec.clone(), archive.clone(), Arc::clone(&metrics));
-            Some(Archiver::new(archive, tasks.clone()))
+            Some(Archiver::new(archive, tasks.clone(), stop.clone()))
         }
     };
     let restore = Restore::new(repository, codec, options.restore.clone(), Arc::clone(&metrics));

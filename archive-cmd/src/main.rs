@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use wald_client::outcome::ArchiveOutcome;
 use wald_client::protocol::Request;
-use wald_client::shim::{ArgsError, ShimArgs, absolute, say};
+use wald_client::shim::{ArgsError, ShimArgs, absolute, end_panics_with, say};
 
 const USAGE: &str = "\
 usage: wald-archive [--socket SOCKET] [--config FILE] [--no-fallback] PATH
@@ -25,6 +25,7 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
     let try_again = ArchiveOutcome::TryAgain.exit_code();
+    end_panics_with(try_again);
     let args = match ShimArgs::parse(std::env::args_os().skip(1)) {
         Ok(args) => args,
         Err(ArgsError::Asked("version")) => {

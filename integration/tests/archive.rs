@@ -193,8 +193,11 @@ fn a_repository_that_is_gone_is_not_success_and_its_return_catches_up() -> Resul
     })?;
     assert!(scene.cluster.archive_backlog()? >= 3);
     assert!(!here.exists(), "the missing repository was made up");
-    let status = scene.agent.json(&["status"])?;
+    // Half of what it is asked can't be answered, which the exit code says too.
+    let status: serde_json::Value =
+        serde_json::from_str(&scene.agent.run(&["status", "--json"])?.exited_with(1)?.stdout)?;
     assert!(status["agent"]["last_failure"].is_string(), "{status}");
+    assert!(status["repository_error"].is_string(), "{status}");
     fs::rename(&away, &here)?;
     scene.write_segments(1)?;
     scene.cluster.wait_archived()?;
@@ -229,6 +232,36 @@ fn the_socket_survives_whatever_is_sent_to_it() -> Result<()> {
     scene.agent.succeed(&["status"])?;
     scene.write_segments(2)?;
     scene.cluster.wait_archived()?;
+    Ok(())
+}
+
+#[test]
+fn help_beside_a_file_and_a_log_that_is_full_change_no_outcome() -> Result<()> {
+    let mut scene = Scene::open(Plot::small())?;
+    scene.write_segments(1)?;
+    scene.cluster.wait_archived()?;
+    scene.agent.kill_hard()?;
+    let binaries = scene.agent.binaries();
+    let socket = "/nonexistent/wald.sock";
+    let as_shell = |program: &Path, arguments: &str| {
+        let mut sh = Command::new("sh");
+        sh.arg("-c").arg(format!("{} {arguments}", program.display()));
+        run(sh)
+    };
+    // psql's habit: -h is the host.
+    as_shell(&binaries.wald_archive(), &format!("-h {socket} pg_wal/000000010000000000000001"))?
+        .exited_with(1)?;
+    as_shell(&binaries.wald_restore(), &format!("-h {socket} 00000002.history x"))?.exited_with(200)?;
+    as_shell(&binaries.wald(), "archive-push --help pg_wal/x")?.exited_with(2)?;
+    as_shell(&binaries.wald(), "archive-get --help x y")?.exited_with(200)?;
+    as_shell(&binaries.wald(), "archive-push --help")?.success()?;
+    let no_agent = format!("--no-fallback --socket {socket}");
+    as_shell(&binaries.wald_archive(), &format!("{no_agent} pg_wal/x 2>/dev/full"))?.exited_with(1)?;
+    as_shell(&binaries.wald_restore(), &format!("{no_agent} 00000002.history pg_wal/x 2>/dev/full"))?
+        .exited_with(200)?;
+    as_shell(&binaries.wald(), "--config /nonexistent archive-push pg_wal/x 2>/dev/full")?.exited_with(1)?;
+    as_shell(&binaries.wald(), "--config /nonexistent archive-get 00000002.history pg_wal/x 2>/dev/full")?
+        .exited_with(200)?;
     Ok(())
 }
 

@@ -7,9 +7,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
-use wald_client::outcome::{Asker, RestoreFinding, restore_outcome};
+use wald_client::outcome::{Asker, RestoreFinding, RestoreOutcome, restore_outcome};
 use wald_client::protocol::Request;
-use wald_client::shim::{ArgsError, ShimArgs, absolute, say};
+use wald_client::shim::{ArgsError, ShimArgs, absolute, end_panics_with, say};
 
 const USAGE: &str = "\
 usage: wald-restore [--socket SOCKET] [--config FILE] [--no-fallback] FILE DESTINATION
@@ -29,6 +29,7 @@ Exit codes: 0 placed, 1 the repository has no such file, 200 anything else
 const REPLY_TIMEOUT: Duration = Duration::from_secs(3660);
 
 fn main() -> ExitCode {
+    end_panics_with(RestoreOutcome::Fatal.exit_code());
     let stop = ExitCode::from(without_verdict(Path::new(".")));
     let args = match ShimArgs::parse(std::env::args_os().skip(1)) {
         Ok(args) => args,

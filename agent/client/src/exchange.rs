@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use wald_core::protocol::{ProtocolError, REPLY_HEADER_BYTES, Reply, Request};
+use wald_core::protocol::{ProtocolError, RECEIPT, REPLY_HEADER_BYTES, Reply, Request};
 
 /// Why there is no reply.
 #[derive(Debug)]
@@ -49,15 +49,24 @@ impl From<ProtocolError> for ExchangeError {
     }
 }
 
-/// Asks the agent behind `socket`; waits at most `timeout` for each read and write.
+/// How long the agent may take to say that it has the request.
+const RECEIPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asks the agent behind `socket`; waits at most `timeout` for its reply once it has the request.
 pub fn ask(socket: &Path, request: &Request, timeout: Duration) -> Result<Reply, ExchangeError> {
     let bytes = request.encode()?;
     let mut stream = UnixStream::connect(socket)
         .map_err(|source| ExchangeError::Connect { socket: socket.to_owned(), source })?;
     let broken = |source| ExchangeError::Broken { source };
-    stream.set_read_timeout(Some(timeout)).map_err(broken)?;
-    stream.set_write_timeout(Some(timeout)).map_err(broken)?;
+    stream.set_read_timeout(Some(RECEIPT_TIMEOUT)).map_err(broken)?;
+    stream.set_write_timeout(Some(RECEIPT_TIMEOUT)).map_err(broken)?;
     stream.write_all(&bytes).map_err(broken)?;
+    let mut receipt = [0; RECEIPT.len()];
+    stream.read_exact(&mut receipt).map_err(broken)?;
+    if receipt != RECEIPT {
+        return Err(ProtocolError::NotWald.into());
+    }
+    stream.set_read_timeout(Some(timeout)).map_err(broken)?;
     read_reply(&mut stream)
 }
 
@@ -84,6 +93,19 @@ mod tests {
         for length in 0..whole.len() {
             assert!(read_reply(&mut &whole[..length]).is_err(), "{length} bytes");
         }
+    }
+
+    #[test]
+    fn an_agent_that_accepts_and_says_nothing_is_given_up_soon() {
+        let socket = std::env::temp_dir().join(format!("wald-silent-{}.sock", std::process::id()));
+        // Connections wait in its queue; nobody ever takes them.
+        let silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let asked = std::time::Instant::now();
+        let error = ask(&socket, &Request::Status, Duration::from_secs(3600)).unwrap_err();
+        assert!(matches!(error, ExchangeError::Broken { .. }), "{error}");
+        assert!(asked.elapsed() < Duration::from_secs(60));
+        drop(silent);
+        std::fs::remove_file(&socket).unwrap();
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use crate::exchange::ask;
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,8 +49,17 @@ pub enum ArgsError {
 }
 
 impl ShimArgs {
-    /// Reads the arguments after the program's name.
+    /// Reads the arguments after the program's name. Help and version are given only when
+    /// nothing else stands beside them: they end with 0, which PostgreSQL takes for done.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, ArgsError> {
+        let args: Vec<OsString> = args.into_iter().collect();
+        if let [only] = args.as_slice() {
+            match only.to_str() {
+                Some("-h" | "--help") => return Err(ArgsError::Asked("help")),
+                Some("-V" | "--version") => return Err(ArgsError::Asked("version")),
+                _ => {}
+            }
+        }
         let mut socket = env::var_os(SOCKET_VARIABLE).map(PathBuf::from);
         let (mut config, mut fallback, mut operands) = (None, Fallback::Direct, Vec::new());
         let mut args = args.into_iter();
@@ -60,8 +70,6 @@ impl ShimArgs {
                 Some("--socket") => socket = Some(value("--socket")?.into()),
                 Some("--config") => config = Some(value("--config")?),
                 Some("--no-fallback") => fallback = Fallback::None,
-                Some("-h" | "--help") => return Err(ArgsError::Asked("help")),
-                Some("-V" | "--version") => return Err(ArgsError::Asked("version")),
                 Some(option) if option.starts_with('-') => {
                     return Err(ArgsError::Wrong(format!("unknown option {option}")));
                 }
@@ -112,9 +120,19 @@ pub fn absolute(path: &OsStr) -> std::io::Result<PathBuf> {
     if path.is_absolute() { Ok(path.to_owned()) } else { Ok(env::current_dir()?.join(path)) }
 }
 
-/// One line on standard error, which PostgreSQL's log collects.
+/// One line on standard error, which PostgreSQL's log collects. A log that can't be written
+/// (a full disk) changes no outcome, so `eprintln!`, which panics then, is not used.
 pub fn say(message: &str) {
-    eprintln!("wald: {message}");
+    let _ = writeln!(std::io::stderr(), "wald: {message}");
+}
+
+/// Makes a panic end the process with `code`. Left alone it would end with 101, which a
+/// recovery reads as "there is no such file", or by a signal, which kills the archiver.
+pub fn end_panics_with(code: u8) {
+    std::panic::set_hook(Box::new(move |panic| {
+        say(&format!("a defect in wald: {panic}"));
+        std::process::exit(i32::from(code));
+    }));
 }
 
 /// `wald` beside the shim's own executable, else from `PATH`.
@@ -143,6 +161,15 @@ mod tests {
     fn an_unknown_option_and_a_missing_value_are_refused() {
         assert!(matches!(parse(&["--sokcet", "/s"]), Err(ArgsError::Wrong(_))));
         assert!(matches!(parse(&["--socket"]), Err(ArgsError::Wrong(_))));
+    }
+
+    #[test]
+    fn help_beside_a_file_is_refused_because_it_would_read_as_done() {
+        assert_eq!(parse(&["--help"]), Err(ArgsError::Asked("help")));
+        for args in [&["-h", "/run/wald.sock", "pg_wal/x"][..], &["--version", "pg_wal/x"], &["x", "--help"]]
+        {
+            assert!(matches!(parse(args), Err(ArgsError::Wrong(_))), "{args:?}");
+        }
     }
 
     #[test]

@@ -125,6 +125,20 @@ impl BackupLabel {
         })
     }
 
+    /// The segment in which the backup starts, of the bytes of any label: also one of an
+    /// exclusive backup, or with a name in another encoding. Enough to archive the file.
+    pub fn start_segment_of(bytes: &[u8]) -> Result<SegmentName, BackupLabelError> {
+        let text = String::from_utf8_lossy(bytes);
+        let start = text.lines().find_map(|line| line.strip_prefix(START)?.strip_prefix(": "));
+        let start = start.ok_or(BackupLabelError::Missing(START))?;
+        let (_, segment) = parse_start(start).ok_or_else(|| BackupLabelError::Malformed {
+            line: START,
+            expected: "a position and its segment",
+            found: start.to_owned(),
+        })?;
+        Ok(segment)
+    }
+
     /// Checks that the label is at one with itself, for a cluster with segments of `size`.
     pub fn check(&self, size: SegmentSize) -> Result<(), BackupLabelError> {
         let computed = SegmentName::containing(self.timeline, self.start, size);
@@ -310,6 +324,14 @@ mod tests {
             assert!(TablespaceMap::parse(text).is_err(), "{text:?}");
         }
         assert_eq!(TablespaceMap::parse("").unwrap().links(), []);
+    }
+
+    #[test]
+    fn the_label_of_an_exclusive_backup_in_another_encoding_names_its_segment() {
+        let label = b"START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n\
+            CHECKPOINT LOCATION: 0/2000060\nBACKUP METHOD: pg_start_backup\nLABEL: apr\xe8s\n";
+        assert_eq!(BackupLabel::start_segment_of(label).unwrap().to_string(), "000000010000000000000002");
+        assert!(BackupLabel::start_segment_of(b"LABEL: x").is_err());
     }
 
     proptest! {

@@ -43,12 +43,6 @@ pub struct TimelineHistory {
 /// Text that is not the history of the timeline it should be of.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
-    /// Not text at all.
-    #[error("the history of timeline {timeline} is not text: it is damaged")]
-    NotText {
-        /// The timeline.
-        timeline: TimelineId,
-    },
     /// A line without a timeline and a position.
     #[error(
         "line {line} of the history of timeline {timeline} is damaged: expected a timeline, \
@@ -83,7 +77,8 @@ impl TimelineHistory {
 
     /// Reads the history file of `timeline`.
     pub fn parse(timeline: TimelineId, text: &[u8]) -> Result<Self, HistoryError> {
-        let text = std::str::from_utf8(text).map_err(|_| HistoryError::NotText { timeline })?;
+        // The reason at a line's end may quote a restore point's name in the database's encoding.
+        let text = String::from_utf8_lossy(text);
         let mut ancestors: Vec<Ancestor> = Vec::new();
         for (index, content) in text.lines().enumerate() {
             let line = index + 1;
@@ -243,7 +238,10 @@ mod tests {
         for text in ["x\t0/3\n", "1\n", "1\t\n", "1\t0-3\n", "0\t0/3\n", "-1\t0/3\n", "1\t0/0\n"] {
             assert_eq!(parse(3, text), Err(HistoryError::Line { timeline: tl(3), line: 1 }), "{text:?}");
         }
-        assert!(matches!(TimelineHistory::parse(tl(2), b"1\t\xff"), Err(HistoryError::NotText { .. })));
+        assert!(TimelineHistory::parse(tl(2), b"1\t\xff").is_err());
+        // A restore point called "après" in a LATIN1 database.
+        let latin1 = b"1\t0/5000000\tat restore point \"apr\xe8s\"\n";
+        assert_eq!(TimelineHistory::parse(tl(2), latin1).unwrap().ancestors().len(), 1);
     }
 
     #[test]

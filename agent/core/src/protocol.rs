@@ -1,9 +1,14 @@
-//! What passes over the agent's socket: one request, one reply, then the connection closes.
+//! What passes over the agent's socket: one request, a receipt, one reply, then the connection
+//! closes.
 //!
 //! Invariants: sizes are bounded before anything is read; any bytes either decode or give an
 //! error, never a panic; a reply that ends early is no reply.
 //!
+//! The receipt comes at once, the reply when the work is done: an agent that accepts connections
+//! but is stuck is told from one that works.
+//!
 //! Request: `WALD`, version (u8), verb (u8), payload length (u16, big-endian), payload.
+//! Receipt: `WAIT`.
 //! Reply: `WALD`, version (u8), exit code (u8), message length (u32, big-endian), message.
 
 use std::ffi::OsStr;
@@ -13,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// What both sides open with.
 pub const MAGIC: [u8; 4] = *b"WALD";
+/// The receipt.
+pub const RECEIPT: [u8; 4] = *b"WAIT";
 /// The only version so far.
 pub const VERSION: u8 = 1;
 /// Bytes of a request before its payload.

@@ -78,14 +78,9 @@ pub(super) fn stored(sealed: &Sealed) -> Durable {
     }
 }
 
-/// The repository has confirmed the creation of a bare file.
-pub(super) fn stored_bare(file: WalFile, raw: &Bytes) -> Durable {
-    Durable {
-        file,
-        raw_blake3: blake3::hash(raw),
-        stored_bytes: object_bytes(raw.len(), 0),
-        was_there: WasThere::New,
-    }
+/// The repository has confirmed the creation of a bare file, or of its proof, as `bytes`.
+pub(super) fn stored_bare(file: WalFile, bytes: &Bytes, raw_blake3: blake3::Hash) -> Durable {
+    Durable { file, raw_blake3, stored_bytes: object_bytes(bytes.len(), 0), was_there: WasThere::New }
 }
 
 fn object_bytes(head: usize, body: u64) -> u64 {
@@ -133,28 +128,34 @@ pub(super) async fn compare_sealed(
     }
 }
 
-/// Reads the bare object under `key` and compares it byte by byte.
+/// Reads the object under `key`, a bare file or its proof, and compares it byte by byte.
 pub(super) async fn compare_bare(
     repository: &Repository,
     file: WalFile,
     key: &ObjectKey,
-    raw: &Bytes,
+    bytes: &Bytes,
+    raw_blake3: blake3::Hash,
 ) -> Result<Stored, ArchiveError> {
-    // One byte more than ours is enough to see that it is another content.
-    let stored = match repository.store().get(key, object_bytes(raw.len(), 1 << 20)).await {
+    let stored = match repository.store().get(key, object_bytes(bytes.len(), 1 << 20)).await {
         Ok(stored) => stored,
         Err(error) if error.is_absent() => return Ok(Stored::Gone),
         Err(source) => return Err(ArchiveError::Store { file, source }),
     };
-    let ours = blake3::hash(raw);
-    if stored != *raw {
+    if stored != *bytes {
         return Err(ArchiveError::Conflict {
             file,
             key: key.to_string(),
-            stored: blake3::hash(&stored).to_string(),
-            ours: ours.to_string(),
+            stored: content_hash(key, file, &stored),
+            ours: raw_blake3.to_string(),
         });
     }
     let stored_bytes = object_bytes(stored.len(), 0);
-    Ok(Stored::Same(Durable { file, raw_blake3: ours, stored_bytes, was_there: WasThere::Already }))
+    Ok(Stored::Same(Durable { file, raw_blake3, stored_bytes, was_there: WasThere::Already }))
+}
+
+/// The hash of the file's content that an object speaks of: a proof holds it as text.
+fn content_hash(key: &ObjectKey, file: WalFile, stored: &Bytes) -> String {
+    let written = || std::str::from_utf8(stored).ok()?.split(' ').next().map(str::to_owned);
+    let proof = *key == ObjectKey::wal_proof(file);
+    proof.then(written).flatten().unwrap_or_else(|| blake3::hash(stored).to_string())
 }

@@ -17,6 +17,7 @@ use futures::future::{BoxFuture, Shared};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wald_core::segment::SegmentName;
 use wald_core::sequence::{Answer, PushAhead};
@@ -25,26 +26,64 @@ use wald_core::wal_file::WalFile;
 type Outcome = Result<Durable, Arc<ArchiveError>>;
 type Shipping = Shared<BoxFuture<'static, Outcome>>;
 
+/// How a request for a segment goes on.
+enum Step {
+    /// It is confirmed.
+    Confirmed(Durable),
+    /// The very file is on its way, begun for an earlier request or ahead.
+    Wait(Shipping),
+    /// Another file was under that name when it was begun: wait until that is over, ask afresh.
+    Outwait(Shipping),
+}
+
 /// Archives what PostgreSQL asks for, and what it will ask for next.
 #[derive(Clone)]
 pub struct Archiver {
     archive: Arc<Archive>,
     state: Arc<Mutex<State>>,
     tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A segment on its way. However its task ends, panic included, the segment stops being in
+/// flight: else every later request for it would wait for ever.
+struct UnderWay {
+    archiver: Archiver,
+    name: SegmentName,
+    outcome: Option<(FileStamp, Outcome)>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut state = self.archiver.lock();
+        state.shipping.remove(&self.name);
+        match self.outcome.take() {
+            Some((stamp, Ok(durable))) => {
+                state.confirmed.insert(self.name, (stamp, durable));
+                state.ahead.confirmed(self.name);
+            }
+            Some((_, Err(error))) => {
+                tracing::debug!(segment = %self.name, error = %chain(&error), "a segment was not confirmed");
+                state.ahead.failed(self.name);
+            }
+            None => state.ahead.failed(self.name),
+        }
+    }
 }
 
 struct State {
     ahead: PushAhead,
-    shipping: HashMap<SegmentName, Shipping>,
+    shipping: HashMap<SegmentName, (FileStamp, Shipping)>,
     confirmed: HashMap<SegmentName, (FileStamp, Durable)>,
 }
 
 impl Archiver {
-    /// Work is spawned on `tasks`, which the supervisor waits for when it stops.
-    pub fn new(archive: Archive, tasks: TaskTracker) -> Self {
+    /// Work is spawned on `tasks`, which the supervisor waits for when it stops; after `stop`
+    /// nothing is begun ahead.
+    pub fn new(archive: Archive, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let ahead = PushAhead::new(archive.repository.segment_size(), archive.options.limits);
         let state = State { ahead, shipping: HashMap::new(), confirmed: HashMap::new() };
-        Self { archive: Arc::new(archive), state: Arc::new(Mutex::new(state)), tasks }
+        Self { archive: Arc::new(archive), state: Arc::new(Mutex::new(state)), tasks, stop }
     }
 
     /// PostgreSQL's request for one file; answers within `archive.timeout`.
@@ -53,11 +92,7 @@ impl Archiver {
         let file = admitted.file();
         let after = self.archive.options.timeout;
         let outcome = match file {
-            WalFile::Segment(name) => {
-                let outcome = self.segment(name, admitted);
-                self.look_ahead();
-                tokio::time::timeout(after, outcome).await
-            }
+            WalFile::Segment(name) => tokio::time::timeout(after, self.segment(name, admitted)).await,
             // Never pushed ahead: they follow segments that may still be on their way.
             WalFile::Partial(_) | WalFile::History(_) | WalFile::BackupLabel(..) => {
                 let push = async { self.archive.push(admitted).await.map_err(Arc::new) };
@@ -77,7 +112,35 @@ impl Archiver {
         self.lock().ahead.held()
     }
 
-    fn segment(&self, name: SegmentName, admitted: Admitted) -> BoxFuture<'static, Outcome> {
+    async fn segment(&self, name: SegmentName, admitted: Admitted) -> Outcome {
+        let stamp = admitted.stamp();
+        let mut admitted = Some(admitted);
+        loop {
+            let step = self.step(name, stamp, &mut admitted);
+            self.look_ahead();
+            match step {
+                Some(Step::Confirmed(durable)) => {
+                    self.archive.metrics.answered_from_memory();
+                    return Ok(durable);
+                }
+                Some(Step::Wait(shipping)) => {
+                    let outcome = shipping.await;
+                    // Asked for and answered: nothing is kept.
+                    let mut state = self.lock();
+                    if state.confirmed.get(&name).is_some_and(|(kept, _)| *kept == stamp) {
+                        state.confirmed.remove(&name);
+                        state.ahead.forget(name);
+                    }
+                    return outcome;
+                }
+                Some(Step::Outwait(shipping)) => drop(shipping.await),
+                // The open file was given to an attempt that another one overtook.
+                None => return Err(Arc::new(ArchiveError::GivenUp { file: WalFile::Segment(name) })),
+            }
+        }
+    }
+
+    fn step(&self, name: SegmentName, stamp: FileStamp, admitted: &mut Option<Admitted>) -> Option<Step> {
         let mut state = self.lock();
         loop {
             let (answer, dropped) = state.ahead.request(name);
@@ -88,32 +151,24 @@ impl Archiver {
                 Answer::Finished => {
                     let confirmed = state.confirmed.remove(&name);
                     state.ahead.forget(name);
-                    if let Some((stamp, durable)) = confirmed
-                        && stamp == admitted.stamp()
-                    {
-                        self.archive.metrics.answered_from_memory();
-                        return std::future::ready(Ok(durable)).boxed();
+                    match confirmed {
+                        Some((kept, durable)) if kept == stamp => return Some(Step::Confirmed(durable)),
+                        // Another file than the one that was shipped: ask afresh.
+                        _ => {}
                     }
-                    // Another file than the one that was shipped: ask afresh.
                 }
                 Answer::Wait => match state.shipping.get(&name) {
-                    Some(shipping) => return shipping.clone().boxed(),
+                    Some((kept, shipping)) if *kept == stamp => return Some(Step::Wait(shipping.clone())),
+                    Some((_, shipping)) => return Some(Step::Outwait(shipping.clone())),
                     // Not possible while both change under one lock; start afresh if it were.
                     None => state.ahead.forget(name),
                 },
                 Answer::Begin => {
-                    let stale = admitted.stamp();
-                    let shipping = self.start(&mut state, name, admitted, stale);
-                    let this = self.clone();
-                    return shipping
-                        .map(move |outcome| {
-                            // Asked for and answered: nothing is kept.
-                            let mut state = this.lock();
-                            state.confirmed.remove(&name);
-                            state.ahead.forget(name);
-                            outcome
-                        })
-                        .boxed();
+                    let Some(admitted) = admitted.take() else {
+                        state.ahead.forget(name);
+                        return None;
+                    };
+                    return Some(Step::Wait(self.start(&mut state, name, admitted, stamp)));
                 }
             }
         }
@@ -122,7 +177,9 @@ impl Archiver {
     /// Starts the segments behind the asked-for one, as far as they are ready and fit.
     fn look_ahead(&self) {
         let mut state = self.lock();
-        while let Some(name) = state.ahead.candidate() {
+        while !self.stop.is_cancelled()
+            && let Some(name) = state.ahead.candidate()
+        {
             let file = WalFile::Segment(name);
             let admitted = if self.archive.pg_wal.is_ready(file) {
                 self.archive.admit(&self.archive.pg_wal.path_of(file)).ok()
@@ -143,27 +200,16 @@ impl Archiver {
     }
 
     fn start(&self, state: &mut State, name: SegmentName, admitted: Admitted, stamp: FileStamp) -> Shipping {
-        let this = self.clone();
+        let mut under_way = UnderWay { archiver: self.clone(), name, outcome: None };
         // A task of its own: it goes on when the request that began it times out, and the
         // next request for the same segment waits for it instead of sending twice.
         let task = self.tasks.spawn(async move {
-            let outcome = this.archive.push(admitted).await.map_err(Arc::new);
-            let mut state = this.lock();
-            state.shipping.remove(&name);
-            match &outcome {
-                Ok(durable) => {
-                    state.confirmed.insert(name, (stamp, durable.clone()));
-                    state.ahead.confirmed(name);
-                }
-                Err(error) => {
-                    tracing::debug!(segment = %name, error = %chain(error), "a segment was not confirmed");
-                    state.ahead.failed(name);
-                }
-            }
-            let goes_on = outcome.is_ok();
-            drop(state);
-            if goes_on {
-                this.look_ahead();
+            let outcome = under_way.archiver.archive.push(admitted).await.map_err(Arc::new);
+            under_way.outcome = Some((stamp, outcome.clone()));
+            let archiver = under_way.archiver.clone();
+            drop(under_way);
+            if outcome.is_ok() {
+                archiver.look_ahead();
             }
             outcome
         });
@@ -174,7 +220,7 @@ impl Archiver {
             })
             .boxed()
             .shared();
-        state.shipping.insert(name, shipping.clone());
+        state.shipping.insert(name, (stamp, shipping.clone()));
         shipping
     }
 

@@ -30,8 +30,8 @@ pub(super) async fn ship(
             // The proof goes first: a bare object that is there always has its proof, and of
             // two writers with different content only one gets past this point.
             let proof = Bytes::from(format!("{}  {file}\n", raw_blake3.to_hex()));
-            ship_bare(repository, file, ObjectKey::wal_proof(file), proof).await?;
-            ship_bare(repository, file, ObjectKey::wal(file), raw).await
+            ship_bare(repository, file, ObjectKey::wal_proof(file), proof, raw_blake3).await?;
+            ship_bare(repository, file, ObjectKey::wal(file), raw, raw_blake3).await
         }
     }
 }
@@ -61,13 +61,15 @@ async fn ship_bare(
     repository: &Repository,
     file: WalFile,
     key: ObjectKey,
-    raw: Bytes,
+    bytes: Bytes,
+    raw_blake3: blake3::Hash,
 ) -> Result<Durable, ArchiveError> {
     for _ in 0..ATTEMPTS_MAX {
-        match create(repository, file, &key, raw.clone().into()).await? {
-            Created::Stored => return Ok(confirm::stored_bare(file, &raw)),
+        match create(repository, file, &key, bytes.clone().into()).await? {
+            Created::Stored => return Ok(confirm::stored_bare(file, &bytes, raw_blake3)),
             Created::Exists => {
-                if let Stored::Same(durable) = confirm::compare_bare(repository, file, &key, &raw).await? {
+                let compared = confirm::compare_bare(repository, file, &key, &bytes, raw_blake3).await?;
+                if let Stored::Same(durable) = compared {
                     return Ok(durable);
                 }
             }

@@ -14,10 +14,11 @@ use crate::metrics::Metrics;
 use crate::repository::Repository;
 use crate::restore::resolve::{Resolved, asker_of, resolve};
 use crate::restore::{Restore, RestoreError};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use wald_client::shim::say;
 use wald_core::outcome::{ArchiveOutcome, RestoreFinding, restore_outcome};
 use wald_core::protocol::Reply;
 
@@ -26,12 +27,12 @@ pub(super) fn archive_push(config: &Path, path: &Path) -> u8 {
     match try_archive_push(config, path) {
         Ok(reply) => {
             if !reply.message.is_empty() {
-                eprintln!("wald: {}", reply.message);
+                say(&reply.message);
             }
             reply.exit_code
         }
         Err(error) => {
-            eprintln!("wald: {}", chain(error.as_ref()));
+            say(&chain(error.as_ref()));
             ArchiveOutcome::TryAgain.exit_code()
         }
     }
@@ -41,12 +42,24 @@ fn try_archive_push(config: &Path, path: &Path) -> Result<Reply, Failure> {
     let config = Config::load(config)?;
     let path = absolute(path)?;
     let options = options::archive(&config, config.data_dir()?.to_owned());
-    options::runtime()?.block_on(async {
-        let repository = Repository::open(Store::open(&config.repository)?).await?;
+    let after = options.timeout;
+    let pushed = async {
+        let opened = Repository::open_patiently(&config.repository, |error| say(&chain(error)));
+        let repository = tokio::time::timeout(after, opened).await??;
         crate::cluster::check(&options.data_dir, repository.identity())?;
         let archive = Archive::new(repository, Codec::start()?, options, Arc::new(Metrics::new()?));
         Ok(archive.archive_directly(&path).await?.into())
-    })
+    };
+    within_runtime(pushed)
+}
+
+/// Runs `work` and leaves at once when it is done: a thread that hangs in a dead file system must
+/// not keep PostgreSQL waiting.
+fn within_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = options::runtime()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
 }
 
 /// Fetches one file; the exit code.
@@ -55,7 +68,7 @@ pub(super) fn archive_get(config: &Path, file: &str, destination: &Path) -> u8 {
     let finding = match try_archive_get(config, file, destination) {
         Ok(()) => RestoreFinding::Placed,
         Err(error) => {
-            eprintln!("wald: {}", chain(error.as_ref()));
+            say(&chain(error.as_ref()));
             error.downcast_ref::<RestoreError>().map_or(RestoreFinding::Failed, RestoreError::finding)
         }
     };
@@ -70,7 +83,7 @@ fn try_archive_get(config: &Path, file: &str, destination: &Path) -> Result<(), 
         wald_core::outcome::Asker::Recovery => options.patience,
         wald_core::outcome::Asker::Standby => options.standby_patience,
     };
-    options::runtime()?.block_on(async {
+    within_runtime(async {
         let repository = open_within(&config, patience, &request).await?;
         let restore = Restore::new(repository, Codec::start()?, options, Arc::new(Metrics::new()?));
         Ok(restore.restore_directly(&request).await?)
@@ -83,7 +96,7 @@ async fn open_within(config: &Config, patience: Duration, request: &Resolved) ->
     let waiting = |error: &StoreError| {
         let why = chain(error);
         if why != last {
-            eprintln!("wald: {why}; asking again");
+            say(&format!("{why}; asking again"));
             last = why;
         }
     };

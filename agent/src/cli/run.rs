@@ -6,6 +6,7 @@ use crate::config::{Config, ConfigError};
 use crate::explain::chain;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+use wald_client::shim::say;
 
 /// Any failure of a command; it is shown once, in `run`.
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -27,7 +28,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         command => match dispatch(cli, command) {
             Ok(code) => code,
             Err(error) => {
-                eprintln!("wald: {}", shown(error.as_ref()));
+                say(&shown(error.as_ref()));
                 if error.is::<ConfigError>() { MISUSED } else { FAILED }
             }
         },
@@ -80,6 +81,8 @@ fn start_log(verbose: u8) {
     let filter = EnvFilter::try_from_env("WALD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A log that can't be written must not become a panic.
+    let log = log.log_internal_errors(false);
     // journald keeps the time itself.
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         log.without_time().with_ansi(false).init();

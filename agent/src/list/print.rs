@@ -3,7 +3,7 @@
 use super::{ChecksumVerdict, ListedBackup, Listing};
 use std::fmt;
 use wald_core::quantity::{Bytes, Count};
-use wald_core::target::print_second;
+use wald_core::target::{print_second, print_second_after};
 
 impl fmt::Display for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,7 +80,8 @@ impl Listing {
             writeln!(
                 f,
                 "  {} to {}  LSN {} to {}, timeline {}",
-                print_second(window.from_time),
+                // Both ends are targets that will be taken when typed as they stand.
+                print_second_after(window.from_time),
                 print_second(window.until_time),
                 window.from_lsn,
                 window.until_lsn,

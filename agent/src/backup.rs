@@ -19,6 +19,7 @@ mod error;
 mod layout;
 mod part;
 mod read;
+mod report;
 mod scan;
 mod session;
 mod wal_wait;
@@ -27,6 +28,7 @@ mod workers;
 pub use error::BackupError;
 pub use options::{BackupOptions, CheckpointMode, ClusterIdentity};
 pub use progress::{Phase, Progress};
+pub use report::BackupReport;
 
 use crate::store::Store;
 use check::{check_cluster, check_stop};
@@ -45,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 use wal_wait::{WalSpan, wait_for_wal};
 use wald_core::backup_id::{BackupId, BackupKind};
 use wald_core::backup_label::{BackupLabel, TablespaceMap};
-use wald_core::catalog::{BadPage, CatalogEntry, CatalogFacts, Tablespace};
+use wald_core::catalog::{CatalogEntry, CatalogFacts, Tablespace};
 use wald_core::control_file::ControlFile;
 use wald_core::lsn::Lsn;
 use wald_core::manifest::WalRange;
@@ -56,36 +58,8 @@ use workers::Workers;
 /// What `pg_basebackup` gives the files that it makes itself.
 const GIVEN_FILE_MODE: u32 = 0o600;
 
-/// A backup that exists.
-#[derive(Clone, Debug)]
-pub struct BackupReport {
-    /// Its name.
-    pub id: BackupId,
-    /// Its timeline.
-    pub timeline: TimelineId,
-    /// Where replay begins.
-    pub start_lsn: Lsn,
-    /// From where on the restored cluster is consistent.
-    pub stop_lsn: Lsn,
-    /// The server's clock at the end: the earliest time that it can be restored to.
-    pub stopped_at: Timestamp,
-    /// Number of files.
-    pub files: u64,
-    /// Their bytes.
-    pub raw_bytes: u64,
-    /// Bytes of the parts in the repository.
-    pub stored_bytes: u64,
-    /// Number of parts.
-    pub parts: usize,
-    /// WAL segments that restoring it needs at least.
-    pub wal_segments: usize,
-    /// Damaged pages. The backup exists; what it restores has them too.
-    pub bad_pages: Vec<BadPage>,
-    /// From beginning to end.
-    pub took: Duration,
-    /// Of that, waiting for WAL.
-    pub waited_for_wal: Duration,
-}
+/// How many names are tried, one a second.
+const NAME_ATTEMPTS_MAX: u32 = 3;
 
 /// Takes one backup. Cancelling `cancel` ends it in order; dropping the future ends it too,
 /// and leaves the rest of the cleaning up to tasks that the runtime may no longer run.
@@ -171,7 +145,7 @@ impl Taking<'_> {
         let entry = self.unless_stopped(self.record(&begun, &ended, parts)).await??;
         // Not to be cancelled: who gives up here could not tell whether the backup exists.
         commit::store_catalog(self.store, &entry).await?;
-        Ok(report(entry.facts(), wal_segments, clock.elapsed(), waited_for_wal))
+        Ok(BackupReport::new(entry.facts(), wal_segments, clock.elapsed(), waited_for_wal))
     }
 
     /// Awaits `work`, or ends early when the backup is given up.
@@ -187,9 +161,7 @@ impl Taking<'_> {
         let server = session.server().clone();
         let control = self.control().await?.control;
         check_cluster(&self.cluster, &server, &control, &self.options.data_dir)?;
-        let started_at = session.clock().await?;
-        let id = BackupId::new(started_at, BackupKind::Full);
-        check::check_repository(self.store, &id).await?;
+        let (id, started_at) = self.unless_stopped(self.name(session)).await??;
 
         self.progress.enter(Phase::Starting);
         let label = format!("wald {id}");
@@ -202,6 +174,21 @@ impl Taking<'_> {
             return Err(BackupError::OtherDirectory { data_dir, redo, start_lsn });
         }
         Ok(Begun { id, label, start_lsn, started_at, control, server })
+    }
+
+    /// A name that no other backup has; the second after, if one began in this one.
+    async fn name(&self, session: &Session) -> Result<(BackupId, Timestamp), BackupError> {
+        let mut attempt = 1;
+        loop {
+            let started_at = session.clock().await?;
+            let id = BackupId::new(started_at, BackupKind::Full);
+            match check::check_repository(self.store, &id).await {
+                Ok(()) => return Ok((id, started_at)),
+                Err(BackupError::Exists(_)) if attempt < NAME_ATTEMPTS_MAX => attempt += 1,
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     async fn control(&self) -> Result<ControlCopy, BackupError> {
@@ -343,30 +330,4 @@ fn given_files(answer: &StopAnswer, control: ControlCopy) -> Result<Vec<GivenFil
         modified_second: control.modified_second,
     });
     Ok(files)
-}
-
-fn report(
-    facts: &CatalogFacts,
-    wal_segments: usize,
-    took: Duration,
-    waited_for_wal: Duration,
-) -> BackupReport {
-    let sum = |value: fn(&wald_core::catalog::Part) -> u64| {
-        facts.parts.iter().map(value).fold(0u64, u64::saturating_add)
-    };
-    BackupReport {
-        id: facts.id.clone(),
-        timeline: facts.timeline,
-        start_lsn: facts.start_lsn,
-        stop_lsn: facts.stop_lsn,
-        stopped_at: facts.stopped_at,
-        files: sum(|part| part.files),
-        raw_bytes: sum(|part| part.raw_bytes),
-        stored_bytes: sum(|part| part.stored_bytes),
-        parts: facts.parts.len(),
-        wal_segments,
-        bad_pages: facts.bad_pages.clone(),
-        took,
-        waited_for_wal,
-    }
 }

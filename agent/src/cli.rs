@@ -9,6 +9,7 @@ mod direct;
 mod list;
 mod options;
 mod repo;
+mod restore;
 mod run;
 mod status;
 
@@ -43,6 +44,8 @@ pub enum Command {
     Backup,
     /// Show backups, WAL with its gaps, and the recovery window
     List(crate::list::ListArgs),
+    /// Restore a backup into a directory and prepare recovery to a point in time
+    Restore(Box<crate::recover::RestoreArgs>),
     /// Make or check the repository
     #[command(subcommand)]
     Repo(RepoCommand),

@@ -11,8 +11,9 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StoreOptions};
 use std::fmt;
+use std::time::Duration;
 use wald_core::identity::{Identity, IdentityError};
 use wald_core::object_key::ObjectKey;
 use wald_core::segment::SegmentSize;
@@ -21,6 +22,9 @@ use wald_core::system_id::SystemId;
 pub use check::check;
 pub use init::{Initialised, init};
 pub use report::{CheckReport, Finding, Verdict};
+
+/// The pause between attempts to open a repository that can't be reached.
+const OPEN_RETRY: Duration = Duration::from_secs(1);
 
 /// `wald.json` is never larger.
 const IDENTITY_BYTES_MAX: u64 = 64 << 10;
@@ -94,6 +98,26 @@ impl Repository {
     pub async fn open(store: Store) -> Result<Self, RepositoryError> {
         let identity = read_identity(&store).await?;
         Ok(Self { store, identity })
+    }
+
+    /// Opens a repository that may not be reachable yet, again and again until it is: a disk
+    /// that is not mounted, a server that is down, keys that are not there. `waiting` is told
+    /// each time. A repository that answers and is not ours is an error at once.
+    pub async fn open_patiently(
+        options: &StoreOptions,
+        mut waiting: impl FnMut(&StoreError),
+    ) -> Result<Self, RepositoryError> {
+        loop {
+            let opened = match Store::open(options) {
+                Ok(store) => Self::open(store).await,
+                Err(error) => Err(error.into()),
+            };
+            match opened {
+                Err(RepositoryError::Store(error)) => waiting(&error),
+                opened => return opened,
+            }
+            tokio::time::sleep(OPEN_RETRY).await;
+        }
     }
 
     /// Where its objects are.

@@ -16,7 +16,7 @@ use crate::restore::spool::Spool;
 use crate::restore::{Restore, RestoreOptions};
 use crate::server::{Server, SocketError, SocketLock, serve};
 use crate::status::AgentStatus;
-use crate::store::{Store, StoreError};
+use crate::store::{StoreError, StoreOptions};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,11 +26,11 @@ use tokio_util::task::TaskTracker;
 
 /// How long work in flight may take after a stop was asked for.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
-/// The pause between attempts to reach the repository at start.
-const REPOSITORY_RETRY: Duration = Duration::from_secs(5);
 
 /// What the agent runs with.
 pub struct AgentOptions {
+    /// Where the repository is.
+    pub repository: StoreOptions,
     /// Where to listen.
     pub socket: PathBuf,
     /// Who may connect beside root and the agent's own user.
@@ -62,7 +62,7 @@ pub enum AgentError {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn run(store: Store, options: AgentOptions, clock: Clock) -> Result<(), AgentError> {
+pub async fn run(options: AgentOptions, clock: Clock) -> Result<(), AgentError> {
     let system = |error: &dyn std::fmt::Display| AgentError::System(error.to_string());
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| system(&error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| system(&error))?;
@@ -72,7 +72,7 @@ pub async fn run(store: Store, options: AgentOptions, clock: Clock) -> Result<()
     let name = SocketLock::take(&options.socket)?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let started = tokio::select! {
-        server = start(store, &options, clock, &tasks) => Some(server?),
+        server = start(&options, clock, &tasks) => Some(server?),
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
@@ -80,7 +80,7 @@ pub async fn run(store: Store, options: AgentOptions, clock: Clock) -> Result<()
     let listener = name.listen(&options.allow_uids)?;
     tasks.spawn(server.restorer.clone().tidy_up(stop.clone()));
     let serving = tokio::spawn(serve(listener, Arc::new(server), stop.clone(), tasks.clone()));
-    notify(&[sd_notify::NotifyState::Ready]);
+    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
     tracing::info!(socket = %options.socket.display(), "the agent is ready");
     tokio::select! {
         _ = terminate.recv() => {}
@@ -98,17 +98,12 @@ pub async fn run(store: Store, options: AgentOptions, clock: Clock) -> Result<()
     Ok(())
 }
 
-async fn start(
-    store: Store,
-    options: &AgentOptions,
-    clock: Clock,
-    tasks: &TaskTracker,
-) -> Result<Server, AgentError> {
+async fn start(options: &AgentOptions, clock: Clock, tasks: &TaskTracker) -> Result<Server, AgentError> {
     let metrics = Metrics::new().map_err(|error| AgentError::System(error.to_string()))?;
     let metrics = Arc::new(metrics);
     let codec = Codec::start().map_err(|error| AgentError::System(error.to_string()))?;
     let spool = Spool::take(&options.restore.spool_dir).map_err(AgentError::Spool)?;
-    let repository = open_patiently(store).await?;
+    let repository = Repository::open_patiently(&options.repository, waiting).await?;
     let archiver = match &options.archive {
         None => None,
         Some(archive) => {
@@ -124,19 +119,11 @@ async fn start(
     Ok(Server { archiver, restorer, metrics, status, clock })
 }
 
-/// An agent that starts during an outage waits for its end; one whose repository is another
-/// cluster's, or not there, says so and ends.
-async fn open_patiently(store: Store) -> Result<Repository, AgentError> {
-    loop {
-        match Repository::open(store.clone()).await {
-            Ok(repository) => return Ok(repository),
-            Err(RepositoryError::Store(error @ StoreError::Unreachable { .. })) => {
-                tracing::warn!(error = %crate::explain::chain(&error), "the repository can't be reached; trying again");
-                tokio::time::sleep(REPOSITORY_RETRY).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
+/// An agent that starts during an outage waits for its end, and says so to systemd.
+fn waiting(error: &StoreError) {
+    let why = crate::explain::chain(error);
+    tracing::warn!(error = %why, "the repository can't be used yet; trying again");
+    notify(&[sd_notify::NotifyState::Status(&format!("waiting for the repository: {why}"))]);
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {

@@ -3,7 +3,9 @@
 //! `integration/test` and `integration/demo` build them, the shims statically where they can, and
 //! say where in `WALD_BIN_DIR`. A plain `cargo test` finds those of the same build directory.
 
+use crate::parts;
 use crate::sandbox::Sandbox;
+use crate::sources::Source;
 use anyhow::{Context, Result, bail};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -49,7 +51,8 @@ impl Binaries {
 }
 
 fn built() -> Result<PathBuf> {
-    let dir = match env::var_os("WALD_BIN_DIR") {
+    let given = env::var_os("WALD_BIN_DIR");
+    let dir = match &given {
         Some(dir) => PathBuf::from(dir),
         None => {
             let this = env::current_exe().context("asking for this program's path")?;
@@ -62,8 +65,41 @@ fn built() -> Result<PathBuf> {
         if !dir.join(name).is_file() {
             bail!("{name} is not in {}: run cargo build --workspace, or integration/test", dir.display());
         }
+        if given.is_none() {
+            refuse_stale(&dir.join(name))?;
+        }
     }
     Ok(dir)
+}
+
+/// `cargo test` does not build the programs of other packages: what stands there may be old, and
+/// a suite that passes on an old program says nothing.
+fn refuse_stale(program: &Path) -> Result<()> {
+    let modified = |path: &Path| {
+        let metadata = fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+        metadata.modified().context("asking for a file's time")
+    };
+    let built = modified(program)?;
+    for source in Source::all()?.iter().filter(|source| is_of(source, program) && !source.is_test()) {
+        if modified(&parts::checkout().join(&source.path))? > built {
+            bail!(
+                "{} is older than {}: run cargo build --workspace, or integration/test",
+                program.display(),
+                source.path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether a change of the source makes cargo build the program again.
+fn is_of(source: &Source, program: &Path) -> bool {
+    let dirs: &[&str] = match program.file_name().and_then(|name| name.to_str()) {
+        Some("wald-archive") => &["archive-cmd/src", "agent/client/src"],
+        Some("wald-restore") => &["restore-cmd/src", "agent/client/src"],
+        _ => &["agent/src", "agent/core/src", "agent/client/src"],
+    };
+    dirs.iter().any(|dir| source.path.starts_with(dir))
 }
 
 /// A link costs nothing; a copy is needed across file systems.

@@ -14,15 +14,17 @@ use tokio_util::sync::CancellationToken;
 use wald::backup::{
     self, BackupError, BackupOptions, BackupReport, CheckpointMode, ClusterIdentity, Progress,
 };
-use wald::store::{Store, StoreOptions};
+use wald::store::{AwsEnvironment, Store, StoreOptions};
 use wald_core::catalog::CatalogEntry;
 use wald_core::control_file::ControlFile;
 use wald_core::file_list::FileList;
 use wald_core::object_key::ObjectKey;
+use wald_core::wal_file::WalFile;
 use wald_integration::postgres::{Cluster, ClusterOptions, Shutdown};
 use wald_integration::process::Process;
 use wald_integration::run::run;
 use wald_integration::sandbox::Sandbox;
+use wald_integration::seaweed::{ACCESS_KEY, S3Server, SECRET_KEY};
 use wald_integration::{parts, wait};
 
 /// A cluster that archives into a directory that is a repository as well.
@@ -31,6 +33,7 @@ struct Setting {
     cluster: Cluster,
     repository: PathBuf,
     store: Store,
+    identity: ClusterIdentity,
 }
 
 impl Setting {
@@ -45,19 +48,17 @@ impl Setting {
         let mut cluster = Cluster::create(&sandbox, "origin", &options)?;
         cluster.start()?;
         let store = Store::open(&StoreOptions::new(format!("file://{}", repository.display())))?;
-        Ok(Setting { sandbox, cluster, repository, store })
-    }
-
-    fn identity(&self) -> Result<ClusterIdentity> {
-        let control = ControlFile::parse(&fs::read(self.cluster.data_dir().join(ControlFile::PATH))?)?;
-        Ok(ClusterIdentity { system_id: control.system_id(), segment_size: control.segment_size() })
+        let control = ControlFile::parse(&fs::read(cluster.data_dir().join(ControlFile::PATH))?)?;
+        let identity =
+            ClusterIdentity { system_id: control.system_id(), segment_size: control.segment_size() };
+        Ok(Setting { sandbox, cluster, repository, store, identity })
     }
 
     fn options(&self, cluster: &Cluster) -> BackupOptions {
         BackupOptions {
             data_dir: cluster.data_dir().to_owned(),
             connection: cluster.connection(),
-            workers: NonZeroUsize::new(2).expect("2 is not 0"),
+            workers: NonZeroUsize::MIN.saturating_add(1),
             part_bytes: 4 << 20,
             compression_level: 1,
             checkpoint: CheckpointMode::Fast,
@@ -74,8 +75,7 @@ impl Setting {
         cluster: &Cluster,
         cancel: CancellationToken,
     ) -> Result<BackupReport, BackupError> {
-        let identity = self.identity().expect("the origin has a control file");
-        backup::run(&self.store, identity, self.options(cluster), Progress::new(), cancel).await
+        backup::run(&self.store, self.identity, self.options(cluster), Progress::new(), cancel).await
     }
 
     async fn entry(&self, report: &BackupReport) -> Result<CatalogEntry> {
@@ -191,7 +191,7 @@ async fn a_backup_under_load_is_restored_with_stock_tools() -> Result<()> {
     assert!(has("global/pg_control") && has("backup_label") && has("tablespace_map"));
     assert!(has(&format!("{unlogged}_init")) && !has(&unlogged));
     assert!(!has("base/pgsql_tmp9.9") && !has("pg_stat_tmp/junk") && !has("postmaster.pid"));
-    let last = &entry.parts().iter().filter(|part| part.tablespace.is_none()).next_back().unwrap().name;
+    let last = &entry.parts().iter().rfind(|part| part.tablespace.is_none()).unwrap().name;
     let in_last: Vec<_> =
         list.files.iter().filter(|file| file.part == *last).map(|file| file.path.to_string()).collect();
     assert_eq!(in_last, ["backup_label", "tablespace_map", "global/pg_control"]);
@@ -206,8 +206,7 @@ async fn a_backup_under_load_is_restored_with_stock_tools() -> Result<()> {
     assert_eq!(fs::metadata(restored.join("PG_VERSION"))?.uid(), setting.sandbox.account().uid());
     let copy = setting.recover("copy", &restored, &entry)?;
     let differences = before.differences(&copy.fingerprint()?);
-    let unlogged_only = |line: &&String| !line.contains("forgotten");
-    assert!(differences.iter().filter(unlogged_only).next().is_none(), "{differences:?}");
+    assert!(!differences.iter().any(|line| !line.contains("forgotten")), "{differences:?}");
     assert_eq!(copy.scalar("select count(*) from forgotten")?, "0", "unlogged tables come back empty");
     assert_eq!(
         fs::read_link(restored.join(format!("pg_tblspc/{oid}")))?,
@@ -248,6 +247,62 @@ async fn a_damaged_page_is_named_and_the_backup_still_made() -> Result<()> {
     setting.verify(&entry, &restored)
 }
 
+/// Brings WAL into a repository that PostgreSQL does not archive to, until cancelled.
+async fn carry_wal(from: PathBuf, to: Store, end: CancellationToken) -> Result<()> {
+    while !end.is_cancelled() {
+        for entry in fs::read_dir(&from)? {
+            let path = entry?.path();
+            let name = path.file_stem().context("a file without a name")?.to_string_lossy().into_owned();
+            let key = ObjectKey::wal(WalFile::parse(&name)?);
+            if to.stat(&key).await.is_err_and(|error| error.is_absent()) {
+                to.create(&key, fs::read(&path)?.into()).await?;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_goes_to_s3_in_several_requests_per_part() -> Result<()> {
+    let mut setting = Setting::new(ClusterOptions::default())?;
+    let server = S3Server::start(&setting.sandbox)?;
+    server.client().create_locked_bucket("locked")?;
+    let mut options = StoreOptions::new("s3://locked/one");
+    options.s3.endpoint = Some(server.endpoint());
+    options.s3.region = Some("us-east-1".to_owned());
+    options.s3.path_style = true;
+    options.s3.allow_http = true;
+    options.s3.environment = AwsEnvironment::with_key_pair(ACCESS_KEY, SECRET_KEY);
+    setting.store = Store::open(&options)?;
+    // Text that zstd can't make small: 45 MB of it.
+    setting.cluster.exec(
+        "create table noise as select i, string_agg(md5(i::text || j::text), '') t \
+         from generate_series(1, 1000) i, generate_series(1, 1400) j group by i",
+    )?;
+    let end = CancellationToken::new();
+    let carrier = tokio::spawn(carry_wal(setting.repository.join("wal"), setting.store.clone(), end.clone()));
+    let mut options = setting.options(&setting.cluster);
+    options.part_bytes = 1 << 30;
+    let report =
+        backup::run(&setting.store, setting.identity, options, Progress::new(), CancellationToken::new())
+            .await?;
+    end.cancel();
+    carrier.await??;
+
+    let entry = setting.entry(&report).await?;
+    assert!(entry.parts().iter().any(|part| part.stored_bytes > 20 << 20), "{:?}", entry.parts());
+    // A copy in a directory, for the tools that know nothing of S3.
+    for name in entry.parts().iter().map(|part| &part.name).chain([&entry.facts().manifest.name]) {
+        let key = entry.object_key(name)?;
+        let path = setting.repository.join(key.as_str());
+        fs::create_dir_all(path.parent().context("a key without a folder")?)?;
+        fs::write(path, setting.store.get(&key, 1 << 30).await?)?;
+    }
+    let restored = setting.restore_by_hand(&entry, "copy")?;
+    setting.verify(&entry, &restored)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_backed_up() -> Result<()> {
     let mut setting = Setting::new(small_segments())?;
@@ -279,7 +334,7 @@ async fn a_cancelled_backup_leaves_no_entry_and_no_backup_mode() -> Result<()> {
     let cancel = CancellationToken::new();
     let progress = Progress::new();
     let options = BackupOptions { compression_level: 19, ..setting.options(&setting.cluster) };
-    let running = backup::run(&setting.store, setting.identity()?, options, progress.clone(), cancel.clone());
+    let running = backup::run(&setting.store, setting.identity, options, progress.clone(), cancel.clone());
     let in_the_middle = async {
         while progress.snapshot().bytes_done < 1 << 20 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -299,13 +354,41 @@ async fn a_cancelled_backup_leaves_no_entry_and_no_backup_mode() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_dropped_ends_backup_mode_too() -> Result<()> {
+    let setting = Setting::new(small_segments())?;
+    setting.cluster.run("pgbench", &["-i", "-q", "-s", "5"])?;
+    let progress = Progress::new();
+    let options = BackupOptions { compression_level: 19, ..setting.options(&setting.cluster) };
+    let cancel = CancellationToken::new();
+    let running = backup::run(&setting.store, setting.identity, options, progress.clone(), cancel);
+    let in_the_middle = async {
+        while progress.snapshot().bytes_done < 1 << 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        result = running => anyhow::bail!("it ended before it was dropped: {result:?}"),
+        () = in_the_middle => {}
+    }
+    // The worker may still finish the buffer that it has in hand; then it stops.
+    let sessions = "select count(*) from pg_stat_activity where application_name = 'wald backup'";
+    wait::until_true("the session to end", Duration::from_secs(10), || {
+        Ok(setting.cluster.scalar(sessions)? == "0")
+    })?;
+    let snapshot = progress.snapshot();
+    assert!(snapshot.bytes_done < snapshot.bytes_total / 2, "the workers went on: {snapshot:?}");
+    assert!(!setting.has_catalog());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_ends_ends_the_backup() -> Result<()> {
     let setting = Setting::new(small_segments())?;
     setting.cluster.run("pgbench", &["-i", "-q", "-s", "5"])?;
     let progress = Progress::new();
     let options = BackupOptions { compression_level: 19, ..setting.options(&setting.cluster) };
     let cancel = CancellationToken::new();
-    let running = backup::run(&setting.store, setting.identity()?, options, progress.clone(), cancel);
+    let running = backup::run(&setting.store, setting.identity, options, progress.clone(), cancel);
     let in_the_middle = async {
         while progress.snapshot().bytes_done < 1 << 20 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -328,7 +411,7 @@ async fn wal_that_never_comes_prevents_the_entry() -> Result<()> {
     setting.cluster.reload()?;
     let cancel = CancellationToken::new();
     let options = BackupOptions { wal_timeout: Duration::from_secs(2), ..setting.options(&setting.cluster) };
-    let result = backup::run(&setting.store, setting.identity()?, options, Progress::new(), cancel).await;
+    let result = backup::run(&setting.store, setting.identity, options, Progress::new(), cancel).await;
     let text = result.map(|report| report.id.to_string()).unwrap_err().to_string();
     assert!(text.contains("is not in the repository") && text.contains("pg_stat_archiver"), "{text}");
     assert!(!setting.has_catalog());
@@ -342,15 +425,15 @@ async fn what_does_not_fit_together_is_refused_before_the_backup() -> Result<()>
     let run = |identity, options| {
         backup::run(&setting.store, identity, options, Progress::new(), CancellationToken::new())
     };
-    let identity = setting.identity()?;
+    let identity = setting.identity;
     let options = setting.options(&setting.cluster);
 
     let data_dir = other.data_dir().to_owned();
     let error = run(identity, BackupOptions { data_dir, ..options.clone() }).await.unwrap_err();
     assert!(matches!(error, BackupError::OtherDataDir { .. }), "{error}");
 
-    let system_id = "5".parse()?;
-    let error = run(ClusterIdentity { system_id, ..identity }, options.clone()).await.unwrap_err();
+    let stranger = ClusterIdentity { system_id: "5".parse()?, ..identity };
+    let error = run(stranger, options.clone()).await.unwrap_err();
     assert!(matches!(error, BackupError::OtherCluster { .. }), "{error}");
 
     // A copy of the directory has the same identity, and none of the server's checkpoints.

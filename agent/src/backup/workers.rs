@@ -3,6 +3,9 @@
 //! Compression and hashing run on threads of their own; tokio's threads only move chunks from
 //! a bounded channel into the upload. Invariant: whenever [`Workers::store`] returns an error,
 //! its upload was aborted first, or is by being dropped.
+//!
+//! Memory per worker: a read buffer, zstd's own, and 8 MiB each for the chunk being filled, those
+//! in the channel ([`CHUNKS_QUEUED`]) and the few that the upload holds: about 64 MiB.
 
 use super::layout::PartPlan;
 use super::part::{FinishedPart, GivenFile, PartContext, PartError, make_part};

@@ -11,7 +11,7 @@ use crate::codec::Codec;
 use crate::config::Config;
 use crate::explain::chain;
 use crate::metrics::Metrics;
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::Repository;
 use crate::restore::resolve::{Resolved, asker_of, resolve};
 use crate::restore::{Restore, RestoreError};
 use crate::store::{Store, StoreError};
@@ -71,30 +71,26 @@ fn try_archive_get(config: &Path, file: &str, destination: &Path) -> Result<(), 
         wald_core::outcome::Asker::Standby => options.standby_patience,
     };
     options::runtime()?.block_on(async {
-        let store = Store::open(&config.repository)?;
-        let repository = open_within(store, patience, &request).await?;
+        let repository = open_within(&config, patience, &request).await?;
         let restore = Restore::new(repository, Codec::start()?, options, Arc::new(Metrics::new()?));
         Ok(restore.restore_directly(&request).await?)
     })
 }
 
 /// An outage is waited out here as it is by the agent.
-async fn open_within(store: Store, patience: Duration, request: &Resolved) -> Result<Repository, Failure> {
-    let file = request.file;
-    let opened = tokio::time::timeout(patience, async {
-        loop {
-            match Repository::open(store.clone()).await {
-                Err(RepositoryError::Store(error @ StoreError::Unreachable { .. })) => {
-                    eprintln!("wald: {}; asking again", chain(&error));
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                opened => return opened,
-            }
+async fn open_within(config: &Config, patience: Duration, request: &Resolved) -> Result<Repository, Failure> {
+    let mut last = String::new();
+    let waiting = |error: &StoreError| {
+        let why = chain(error);
+        if why != last {
+            eprintln!("wald: {why}; asking again");
+            last = why;
         }
-    });
+    };
+    let opened = tokio::time::timeout(patience, Repository::open_patiently(&config.repository, waiting));
     match opened.await {
         Ok(opened) => Ok(opened?),
-        Err(_) => Err(RestoreError::NoAnswer { file, after: patience }.into()),
+        Err(_) => Err(RestoreError::NoAnswer { file: request.file, after: patience }.into()),
     }
 }
 

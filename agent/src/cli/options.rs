@@ -45,6 +45,7 @@ pub(super) fn restore(config: &Config) -> RestoreOptions {
 
 pub(super) fn agent(config: &Config) -> AgentOptions {
     AgentOptions {
+        repository: config.repository.clone(),
         socket: config.agent.socket.clone(),
         allow_uids: config.agent.allow_uids.clone(),
         archive: config.cluster.data_dir.clone().map(|data_dir| archive(config, data_dir)),

@@ -1,10 +1,9 @@
 //! Carries out a command line; the exit code says how it went.
 
-use super::{Cli, Command, ConfigCommand, RepoCommand, backup, direct, list, options, repo, status};
+use super::{Cli, Command, ConfigCommand, RepoCommand, backup, direct, list, options, repo, restore, status};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::explain::chain;
-use crate::store::Store;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -48,8 +47,7 @@ fn dispatch(cli: &Cli, command: &Command) -> Result<u8, Failure> {
     let config = Config::load(&cli.config)?;
     match command {
         Command::Agent => {
-            let store = Store::open(&config.repository)?;
-            let agent = crate::supervise::run(store, options::agent(&config), Clock::System);
+            let agent = crate::supervise::run(options::agent(&config), Clock::System);
             let runtime = options::runtime()?;
             let ended = runtime.block_on(agent);
             // Work that was given up must not keep the process alive.
@@ -60,6 +58,7 @@ fn dispatch(cli: &Cli, command: &Command) -> Result<u8, Failure> {
         Command::Status(args) => status::status(&config, args),
         Command::Backup => backup::backup(&config),
         Command::List(args) => list::list(&config, args),
+        Command::Restore(args) => restore::restore(&config, args),
         Command::Repo(RepoCommand::Init) => repo::init(&config),
         Command::Config(ConfigCommand::Check) => {
             print!("{}", config.display());

@@ -23,6 +23,7 @@ mod prepare;
 mod progress;
 mod report;
 mod settings;
+mod space;
 mod tree;
 mod unpack;
 

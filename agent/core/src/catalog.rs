@@ -123,7 +123,7 @@ pub enum CatalogError {
     Malformed(#[source] serde_json::Error),
     /// Written by a newer wald.
     #[error(
-        "the catalog entry has format {found}, and this wald reads up to {CATALOG_FORMAT}: use a newer wald"
+        "the catalog entry has format {found}, and this wald reads format {CATALOG_FORMAT}: use a newer wald"
     )]
     NewerFormat {
         /// The version found.

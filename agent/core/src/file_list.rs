@@ -99,7 +99,7 @@ pub enum FileListError {
     },
     /// Written by a newer wald.
     #[error(
-        "the file list has format {found}, and this wald reads up to {FILE_LIST_FORMAT}: use a newer wald"
+        "the file list has format {found}, and this wald reads format {FILE_LIST_FORMAT}: use a newer wald"
     )]
     NewerFormat {
         /// The version found.

@@ -23,9 +23,15 @@ use crate::target::{RecoveryGoal, RecoveryTarget, Setting, TimelineSetting};
 use crate::timeline::TimelineId;
 use crate::wal_path::{PathEnding, WalPath, follow};
 use choice::Choice;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
+
+/// How long before its true moment a segment may seem to have been stored: S3 lists whole
+/// seconds, cut off, by a clock that is not the database's. Taking a target that is a little
+/// too late is harmless, because PostgreSQL ends with an error where it does not find it;
+/// refusing one that could be reached is not.
+const STORED_AT_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
 
 /// What is in the repository.
 #[derive(Clone, Copy, Debug)]
@@ -208,7 +214,7 @@ fn usable_wal(
     }
     let stored_until = path.last_stored_at().unwrap_or(entry.stopped_at()).max(entry.stopped_at());
     let covered = match target {
-        RecoveryTarget::Time(time) => *time <= stored_until,
+        RecoveryTarget::Time(time) => time.duration_since(stored_until) <= STORED_AT_TOLERANCE,
         RecoveryTarget::Lsn(_) | RecoveryTarget::Immediate => path.ending == PathEnding::Complete,
         // Not reached at a gap, PostgreSQL stops with an error: the note says so.
         RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => true,

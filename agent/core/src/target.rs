@@ -14,7 +14,7 @@ use std::fmt;
 
 mod time;
 
-pub use time::{parse_time, print_second, print_time};
+pub use time::{parse_time, print_second, print_second_after, print_time};
 
 /// Where recovery ends.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,7 +3,7 @@
 use super::{ChecksumVerdict, ListedBackup, Listing};
 use std::fmt;
 use wald_core::quantity::{Bytes, Count};
-use wald_core::target::print_second;
+use wald_core::target::{print_second, print_second_after, print_time};
 
 impl fmt::Display for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,14 +77,18 @@ impl Listing {
         }
         writeln!(f, "can be recovered to")?;
         for window in &self.recovery_windows {
+            // Both ends are targets that will be taken when typed as they stand; a window of less
+            // than a second has no whole one.
+            let whole = window.until_time.duration_since(window.from_time).as_secs() >= 1;
+            let (from, until) = if whole {
+                (print_second_after(window.from_time), print_second(window.until_time))
+            } else {
+                (print_time(window.from_time), print_time(window.until_time))
+            };
             writeln!(
                 f,
-                "  {} to {}  LSN {} to {}, timeline {}",
-                print_second(window.from_time),
-                print_second(window.until_time),
-                window.from_lsn,
-                window.until_lsn,
-                window.timeline,
+                "  {from} to {until}  LSN {} to {}, timeline {}",
+                window.from_lsn, window.until_lsn, window.timeline,
             )?;
         }
         Ok(())

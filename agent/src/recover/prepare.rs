@@ -8,7 +8,7 @@ use super::beneath::{Owner, Root};
 use super::listed::CONTROL;
 use super::postmaster::running;
 use super::tree::{LINKS, Tablespace, Tree};
-use super::{Mode, RecoverError, RecoverOptions};
+use super::{Mode, RecoverError, RecoverOptions, space};
 use crate::fs::FsError;
 use rustix::fs::{Access, AtFlags, CWD, Gid, Uid};
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,12 @@ pub(super) fn check(options: &RecoverOptions, entry: &CatalogEntry) -> Result<De
     check_apart(&data_dir, &tablespaces)?;
     for directory in std::iter::once(&data_dir).chain(tablespaces.iter().map(|place| &place.location)) {
         check_writable(directory)?;
+    }
+    if options.mode == Mode::Fresh {
+        space::warn(&space::shortages(entry, |tablespace| match tablespace {
+            None => Some(&data_dir),
+            Some(oid) => tablespaces.iter().find(|p| p.oid == oid).map(|p| p.location.as_path()),
+        }));
     }
     let marker = Marker { system_id, backup: entry.id().clone() };
     let marker = serde_json::to_vec(&marker).unwrap_or_default();

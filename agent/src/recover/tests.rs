@@ -560,3 +560,18 @@ async fn a_tablespace_that_may_be_in_use_is_refused() {
     }
     assert!(!place.data().exists());
 }
+
+#[tokio::test]
+async fn what_is_too_large_for_its_file_system_is_found() {
+    let place = Place::new();
+    let repository = place.backup().store().await;
+    let entry = inventory::read(&repository).await.unwrap().catalog.remove(0);
+    let data = place.data();
+    assert_eq!(space::shortages(&entry, |_| Some(&data)), []);
+    let mut facts = entry.facts().clone();
+    facts.parts[0].raw_bytes = u64::MAX / 2;
+    let huge = CatalogEntry::new(facts).unwrap();
+    let found = space::shortages(&huge, |_| Some(&data));
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].directory, place.dir.path());
+}

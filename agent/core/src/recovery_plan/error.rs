@@ -80,8 +80,8 @@ pub enum PlanError {
     },
     /// A target before the backup's end.
     #[error(
-        "{target} lies before the end of backup {id} ({}, LSN {stop_lsn}), the earliest point that it can be \
-         recovered to: {}",
+        "{target} lies before the end of backup {id}, which can be recovered to {} (LSN {stop_lsn}) at the \
+         earliest: {}",
         print_time(*stopped_at),
         Older(older.as_ref())
     )]
@@ -109,7 +109,7 @@ pub enum PlanError {
     #[error(
         "{target} lies after the last WAL of timeline {timeline}, which ends at LSN {reached} and was stored at {}: \
          choose an earlier target, or none to recover to the end of WAL",
-        print_time(*stored_until)
+        print_second(*stored_until)
     )]
     AfterLastWal {
         /// The target.
@@ -125,7 +125,7 @@ pub enum PlanError {
     #[error(
         "WAL is missing before {target}: {missing} is not in the repository, though {resumes} is; recovery is \
          possible up to LSN {reached}, stored at {}: choose a target time before that, or --target-lsn {last_start}",
-        print_time(*stored_until)
+        print_second(*stored_until)
     )]
     Gap {
         /// The target.

@@ -262,7 +262,10 @@ fn a_backup_that_the_timeline_does_not_contain_is_passed_over_or_refused() {
 fn a_target_before_every_backup_is_refused_with_the_earliest_one() {
     let (error, text) = simple().refusal(&to(time(60)));
     assert!(matches!(error, PlanError::BeforeBackupEnd { older: None, .. }), "{text}");
-    assert!(text.contains("19700101T000110Z-full (1970-01-01 00:01:30+00, LSN 0/200100)"), "{text}");
+    assert!(
+        text.contains("which can be recovered to 1970-01-01 00:01:30+00 (LSN 0/200100) at the earliest"),
+        "{text}"
+    );
     assert!(text.contains("choose a later target"), "{text}");
 }
 
@@ -278,11 +281,20 @@ fn a_target_before_the_end_of_the_named_backup_is_refused_with_one_that_would_do
 
 #[test]
 fn a_target_after_the_last_wal_is_refused() {
-    let (error, text) = simple().refusal(&to(time(20 * 60 + 1)));
+    let (error, text) = simple().refusal(&to(time(20 * 60 + 3)));
     assert!(matches!(error, PlanError::AfterLastWal { .. }), "{text}");
     assert!(text.contains("ends at LSN 0/1500000 and was stored at 1970-01-01 00:20:00+00"), "{text}");
     assert!(matches!(simple().refusal(&to(point(21, 0))).0, PlanError::AfterLastWal { .. }));
     assert!(simple().plan(&to(point(21, 0))).is_err() && simple().plan(&to(point(20, MIB - 1))).is_ok());
+}
+
+/// S3 cuts the time of storing off at the second.
+#[test]
+fn a_target_in_the_second_in_which_the_last_wal_was_stored_is_taken_with_a_note() {
+    let target = RecoveryTarget::Time("1970-01-01T00:20:00.9Z".parse().unwrap());
+    let plan = simple().plan(&to(target)).unwrap();
+    assert_eq!(plan.wal_segments, 11);
+    assert!(plan.notes.contains(&PlanNote::NothingMayFollow));
 }
 
 #[test]

@@ -67,7 +67,9 @@ fn what_is_not_a_time_is_refused() {
 fn times_print_as_postgresql_reads_them() {
     let time = parse_time("2026-11-22 19:00:00.120+01").unwrap();
     assert_eq!(print_time(time), "2026-11-22 18:00:00.12+00");
-    assert_eq!(print_second(parse_time("2026-11-22 18:00:00.9Z").unwrap()), "2026-11-22 18:00:00+00");
+    let late = parse_time("2026-11-22 18:00:00.9Z").unwrap();
+    assert_eq!(print_second(late), "2026-11-22 18:00:00+00");
+    assert_eq!(print_second_after(late), "2026-11-22 18:00:01+00");
 }
 
 #[test]

@@ -69,3 +69,9 @@ pub fn print_second(time: Timestamp) -> String {
     let cut = TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Floor);
     print_time(time.round(cut).unwrap_or(time))
 }
+
+/// The same, rounded up: the first whole second that is not before `time`.
+pub fn print_second_after(time: Timestamp) -> String {
+    let up = TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil);
+    print_time(time.round(up).unwrap_or(time))
+}

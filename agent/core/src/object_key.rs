@@ -57,8 +57,13 @@ impl ObjectKey {
         if !plain_name(name) {
             return Err(ObjectKeyError { name: name.to_owned() });
         }
+        Ok(Self(format!("{}{name}", Self::backup_prefix(id))))
+    }
+
+    /// The folder of a backup's objects, with a slash at its end.
+    pub fn backup_prefix(id: &BackupId) -> String {
         let (year, month, day) = id.date();
-        Ok(Self(format!("{year:04}/{month:02}/{day:02}/{id}/{name}")))
+        format!("{year:04}/{month:02}/{day:02}/{id}/")
     }
 
     /// A throw-away object of `wald repo check`.

@@ -5,6 +5,7 @@ use super::options::ClusterIdentity;
 use super::session::{Archiving, ServerFacts, StopAnswer};
 use super::{Begun, Ended};
 use crate::store::Store;
+use futures::StreamExt;
 use std::path::Path;
 use wald_core::backup_id::BackupId;
 use wald_core::backup_label::{BackupLabel, TablespaceMap};
@@ -50,9 +51,15 @@ pub fn check_cluster(
 /// The repository must answer, and must not have a backup of this name.
 pub async fn check_repository(store: &Store, id: &BackupId) -> Result<(), BackupError> {
     match store.stat(&ObjectKey::catalog(id)).await {
-        Ok(_) => Err(BackupError::Exists(id.clone())),
-        Err(error) if error.is_absent() => Ok(()),
-        Err(error) => Err(BackupError::Repository(error)),
+        Ok(_) => return Err(BackupError::Exists(id.clone())),
+        Err(error) if error.is_absent() => {}
+        Err(error) => return Err(BackupError::Repository(error)),
+    }
+    // Objects without an entry are those of a backup that is under way or was interrupted.
+    match store.list(&ObjectKey::backup_prefix(id)).next().await {
+        Some(Ok(_)) => Err(BackupError::Exists(id.clone())),
+        None => Ok(()),
+        Some(Err(error)) => Err(BackupError::Repository(error)),
     }
 }
 

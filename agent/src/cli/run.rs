@@ -4,6 +4,7 @@ use super::{Cli, Command, ConfigCommand, RepoCommand, backup, direct, list, opti
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::explain::chain;
+use crate::recover::RecoverError;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use wald_client::shim::say;
@@ -29,11 +30,19 @@ pub fn run(cli: &Cli) -> ExitCode {
             Ok(code) => code,
             Err(error) => {
                 say(&shown(error.as_ref()));
-                if error.is::<ConfigError>() { MISUSED } else { FAILED }
+                if is_misuse(error.as_ref()) { MISUSED } else { FAILED }
             }
         },
     };
     ExitCode::from(code)
+}
+
+/// Whether the configuration or the command line is at fault.
+fn is_misuse(error: &(dyn std::error::Error + 'static)) -> bool {
+    let arguments = error.downcast_ref::<RecoverError>();
+    error.is::<ConfigError>()
+        || arguments
+            .is_some_and(|error| matches!(error, RecoverError::Target(_) | RecoverError::Arguments(_)))
 }
 
 /// A configuration's errors stay a list; all else is one line.

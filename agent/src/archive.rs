@@ -13,6 +13,7 @@ mod read;
 mod ship;
 pub mod confirm;
 pub mod look_ahead;
+pub mod give_up;
 
 use crate::codec::seal::Effort;
 use crate::codec::{Codec, CodecGone};

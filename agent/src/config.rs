@@ -78,6 +78,8 @@ pub struct Archive {
     pub concurrency: usize,
     /// Bytes of files that may be in flight at once.
     pub memory_max_bytes: u64,
+    /// More waiting WAL than this is given up; never, where absent.
+    pub queue_max_bytes: Option<u64>,
     /// How segments are compressed.
     pub compression: Compression,
     /// After this a request is answered "try again".
@@ -188,6 +190,9 @@ impl Config {
         let archive = &self.archive;
         writeln!(out, "\n[archive]\nconcurrency = {}", archive.concurrency)?;
         writeln!(out, "memory_max = \"{}\"", amount::bytes(archive.memory_max_bytes))?;
+        if let Some(queue_max) = archive.queue_max_bytes {
+            writeln!(out, "queue_max = \"{}\"", amount::bytes(queue_max))?;
+        }
         match archive.compression {
             Compression::Zstd(level) => {
                 writeln!(out, "compression = \"zstd\"\ncompression_level = {level}")?;

@@ -12,6 +12,7 @@ pub mod status;
 pub mod archive;
 pub mod restore;
 pub mod backup;
+pub mod mend;
 
 pub mod inventory;
 pub mod list;

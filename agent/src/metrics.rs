@@ -13,6 +13,7 @@ pub struct Metrics {
     archived_bytes: IntCounter,
     stored_bytes: IntCounter,
     archive_failures: IntCounter,
+    given_up_files: IntCounter,
     archive_seconds: Histogram,
     answered_from_memory: IntCounter,
     restore_requests: IntCounterVec,
@@ -45,6 +46,10 @@ impl Metrics {
             archived_bytes: counter("wald_archived_bytes_total", "Their bytes as PostgreSQL wrote them")?,
             stored_bytes: counter("wald_archive_stored_bytes_total", "Their bytes as stored")?,
             archive_failures: counter("wald_archive_failures_total", "Requests answered \"try again\"")?,
+            given_up_files: counter(
+                "wald_archive_given_up_files_total",
+                "WAL files acknowledged unarchived because of archive.queue_max",
+            )?,
             answered_from_memory: counter(
                 "wald_archive_ahead_hits_total",
                 "Requests for segments that were confirmed before they were asked for",
@@ -75,6 +80,16 @@ impl Metrics {
     /// A request was answered "try again".
     pub fn archive_failed(&self) {
         self.archive_failures.inc();
+    }
+
+    /// A file was acknowledged unarchived.
+    pub fn given_up(&self) {
+        self.given_up_files.inc();
+    }
+
+    /// Files acknowledged unarchived.
+    pub fn given_up_total(&self) -> u64 {
+        self.given_up_files.get()
     }
 
     /// A request found its segment confirmed.

@@ -3,10 +3,12 @@
 //! Invariants: only root, the agent's own user and the configured users get an answer
 //! (SO_PEERCRED); a garbage, oversized, slow or half-closed request ends its connection and
 //! nothing else; connections are bounded; the reply "done" to an archive request is made from
-//! a [`Durable`](crate::archive::confirm::Durable) and from nothing else.
+//! a [`Durable`](crate::archive::confirm::Durable), or, where `archive.queue_max` is set, from a
+//! recorded loss, and from nothing else.
 
 mod socket;
 
+use crate::archive::give_up::QueueGuard;
 use crate::archive::look_ahead::Archiver;
 use crate::clock::Clock;
 use crate::explain::chain;
@@ -24,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wald_core::outcome::{ArchiveOutcome, RestoreFinding, restore_outcome};
 use wald_core::protocol::{ProtocolError, RECEIPT, REQUEST_HEADER_BYTES, Reply, Request, RequestHeader};
+use wald_core::wal_file::WalFile;
 
 pub use socket::{Listener, SocketError, SocketLock};
 
@@ -38,6 +41,8 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Server {
     /// Absent where the configuration names no data directory.
     pub archiver: Option<Archiver>,
+    /// Gives WAL up where `archive.queue_max` says so.
+    pub guard: Option<Arc<QueueGuard>>,
     /// Serves WAL.
     pub restorer: Restorer,
     /// Counts what is answered.
@@ -128,6 +133,10 @@ impl Server {
         let Some(archiver) = &self.archiver else {
             return try_again("this agent archives nothing: cluster.data_dir is not set".to_owned());
         };
+        // What is given up already is not tried again: it would take a time-out each.
+        if let Some(reply) = self.give_up(archiver, path, |guard, file| guard.gives_up(file)) {
+            return reply;
+        }
         match archiver.archive(path).await {
             Ok(durable) => {
                 let file = durable.file();
@@ -140,7 +149,31 @@ impl Server {
                 self.metrics.archive_failed();
                 self.update(|status, now| status.archive_failed(&message, now));
                 tracing::error!(path = %path.display(), error = %message, "not archived");
-                try_again(message)
+                let too_much = |guard: &QueueGuard, file| guard.look(file).unwrap_or(false);
+                self.give_up(archiver, path, too_much).unwrap_or_else(|| try_again(message))
+            }
+        }
+    }
+
+    /// The reply for a file that is given up; `None` where none is, which is the rule.
+    fn give_up(
+        &self,
+        archiver: &Archiver,
+        path: &Path,
+        is_due: impl FnOnce(&QueueGuard, WalFile) -> bool,
+    ) -> Option<Reply> {
+        let guard = self.guard.as_ref()?;
+        let file = archiver.admits(path).filter(|file| is_due(guard, *file))?;
+        match guard.give_up(file, self.clock.now()) {
+            Ok(given_up) => {
+                self.metrics.given_up();
+                let reply = Reply::from(given_up);
+                tracing::error!(%file, "{}", reply.message);
+                Some(reply)
+            }
+            Err(error) => {
+                tracing::error!(%file, error = %chain(&error), "can't record that WAL is given up, so it is not");
+                None
             }
         }
     }

@@ -39,6 +39,8 @@ pub struct AgentStatus {
     pub stored_bytes: u64,
     /// Requests that were answered "try again".
     pub archive_failures: u64,
+    /// Files acknowledged unarchived since the start, because of `archive.queue_max`.
+    pub given_up_files: u64,
     /// Requests for WAL that were in the spool.
     pub prefetch_hits: u64,
     /// Requests for WAL that waited for a fetch on its way.
@@ -63,6 +65,7 @@ impl AgentStatus {
             archived_bytes: 0,
             stored_bytes: 0,
             archive_failures: 0,
+            given_up_files: 0,
             prefetch_hits: 0,
             prefetch_waits: 0,
         }
@@ -89,6 +92,7 @@ impl AgentStatus {
         self.ahead_segments = ahead;
         (self.archived_files, self.archived_bytes, self.stored_bytes, self.archive_failures) =
             metrics.archive_totals();
+        self.given_up_files = metrics.given_up_total();
         (self.prefetch_hits, self.prefetch_waits) = metrics.prefetch_totals();
         self
     }

@@ -4,11 +4,14 @@
 //! on SIGTERM or SIGINT no new request is taken, what is in flight is finished, and the
 //! process exits within [`SHUTDOWN_TIMEOUT`], which is below systemd's.
 
+use crate::archive::give_up::QueueGuard;
 use crate::archive::look_ahead::Archiver;
 use crate::archive::{Archive, ArchiveOptions};
+use crate::backup::BackupOptions;
 use crate::clock::Clock;
 use crate::codec::Codec;
 use crate::fs::FsError;
+use crate::mend::Mender;
 use crate::metrics::Metrics;
 use crate::repository::{Repository, RepositoryError};
 use crate::restore::look_ahead::Restorer;
@@ -37,6 +40,12 @@ pub struct AgentOptions {
     pub allow_uids: Vec<u32>,
     /// Absent where the configuration names no data directory.
     pub archive: Option<ArchiveOptions>,
+    /// What may wait to be archived before it is given up, in bytes; never, where absent.
+    pub queue_max_bytes: Option<u64>,
+    /// How the backup is taken that closes a gap.
+    pub backup: Option<BackupOptions>,
+    /// Where the journal of given-up WAL is kept.
+    pub state_dir: PathBuf,
     /// How WAL is served.
     pub restore: RestoreOptions,
 }
@@ -120,10 +129,21 @@ async fn start(
             Some(Archiver::new(archive, tasks.clone(), stop.clone()))
         }
     };
+    let guard = guard(options, &repository);
+    if let (Some(guard), Some(backup)) = (&guard, &options.backup) {
+        let (guard, repository, backup) = (Arc::clone(guard), repository.clone(), backup.clone());
+        tasks.spawn(Mender { guard, repository, backup }.run(stop.clone()));
+    }
     let restore = Restore::new(repository, codec, options.restore.clone(), Arc::clone(&metrics));
     let restorer = Restorer::new(restore, spool, tasks.clone());
     let status = Arc::new(Mutex::new(AgentStatus::new(clock.now())));
-    Ok(Server { archiver, restorer, metrics, status, clock })
+    Ok(Server { archiver, guard, restorer, metrics, status, clock })
+}
+
+fn guard(options: &AgentOptions, repository: &Repository) -> Option<Arc<QueueGuard>> {
+    let data_dir = &options.archive.as_ref()?.data_dir;
+    let (size, state_dir) = (repository.segment_size(), &options.state_dir);
+    Some(Arc::new(QueueGuard::new(options.queue_max_bytes?, size, data_dir, state_dir)))
 }
 
 /// An agent that starts during an outage waits for its end, and says so to systemd.

@@ -205,6 +205,43 @@ fn a_repository_that_is_gone_is_not_success_and_its_return_catches_up() -> Resul
 }
 
 #[test]
+fn past_queue_max_wal_is_given_up_on_record_and_a_backup_closes_the_gap() -> Result<()> {
+    let settings = Settings::new()
+        .set_text("archive", "queue_max", "4MiB")
+        .set_text("archive", "timeout", "2s")
+        .set_text("repository", "retry_timeout", "1s");
+    let mut scene = Scene::open(Plot { settings, ..Plot::small() })?;
+    scene.write_segments(2)?;
+    scene.cluster.wait_archived()?;
+    let before = stored(&scene.repository())?;
+    let (here, away) = (scene.repository(), scene.repository().with_extension("away"));
+    fs::rename(&here, &away)?;
+    scene.write_segments(8)?;
+    let deadline = Duration::from_secs(120);
+    wait::until_true("the queue to be given up", deadline, || Ok(scene.cluster.archive_backlog()? <= 4))?;
+    let journal = scene.sandbox.path().join("wald-state/given-up.jsonl");
+    let on_record = fs::read_to_string(&journal)?.lines().count();
+    assert!(on_record >= 4, "{on_record} losses are on record");
+    assert!(scene.agent.log_text().contains("NOT ARCHIVED"), "{}", scene.agent.log_text());
+    // The loss outlives the agent, and the repository's return mends it without anybody's help.
+    scene.agent.kill_hard()?;
+    fs::rename(&away, &here)?;
+    assert_eq!(stored(&here)?, before, "something was stored meanwhile");
+    scene.agent.restart()?;
+    wait::until_true("a backup by itself", deadline, || {
+        scene.write_segments(1)?;
+        let listing = scene.agent.json(&["list"])?;
+        Ok(listing
+            .get("backups")
+            .and_then(|backups| backups.as_array())
+            .is_some_and(|backups| !backups.is_empty()))
+    })?;
+    wait::until_true("the journal to be empty", deadline, || Ok(fs::read_to_string(&journal)?.is_empty()))?;
+    assert_eq!(fs::read_dir(here.join("gap"))?.count(), on_record);
+    Ok(())
+}
+
+#[test]
 fn the_socket_survives_whatever_is_sent_to_it() -> Result<()> {
     let mut scene = Scene::open(Plot::small())?;
     let connect = || UnixStream::connect(scene.agent.socket());

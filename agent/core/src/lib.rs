@@ -62,5 +62,6 @@ pub mod recovery_window;
 pub mod recovery_plan;
 
 pub mod sequence;
+pub mod queue;
 pub mod outcome;
 pub mod protocol;

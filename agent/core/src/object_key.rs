@@ -66,6 +66,11 @@ impl ObjectKey {
         format!("{year:04}/{month:02}/{day:02}/{id}/")
     }
 
+    /// The record of a WAL file that was given up (`archive.queue_max`), `gap/<name>.json`.
+    pub fn gap(file: WalFile) -> Self {
+        Self(format!("gap/{file}.json"))
+    }
+
     /// A throw-away object of `wald repo check`.
     pub fn check(name: &str) -> Result<Self, ObjectKeyError> {
         if plain_name(name) {

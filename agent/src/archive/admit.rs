@@ -9,7 +9,7 @@ use crate::fs::map::{FileStamp, Stillness};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use wald_core::segment::SegmentSize;
+use wald_core::segment::{SegmentName, SegmentSize};
 use wald_core::wal_file::{WalFile, WalFileError};
 
 /// Why a request is refused before anything is read.
@@ -163,7 +163,7 @@ impl PgWal {
     /// The marks of all files that wait to be archived: how many, and the oldest segment.
     pub fn backlog(&self) -> Result<Backlog, FsError> {
         let status = self.path.join("archive_status");
-        let mut backlog = Backlog { files: 0, oldest: None };
+        let mut backlog = Backlog { files: 0, oldest: None, newest_segment: None };
         let entries = std::fs::read_dir(&status).map_err(|source| FsError::new("list", &status, source))?;
         for entry in entries {
             let entry = entry.map_err(|source| FsError::new("list", &status, source))?;
@@ -171,6 +171,9 @@ impl PgWal {
             let Some(file) = name.to_str().and_then(|name| name.strip_suffix(".ready")) else { continue };
             let Ok(file) = WalFile::parse(file) else { continue };
             backlog.files += 1;
+            if let WalFile::Segment(segment) = file {
+                backlog.newest_segment = backlog.newest_segment.max(Some(segment));
+            }
             if backlog.oldest.is_none_or(|oldest| file < oldest) {
                 backlog.oldest = Some(file);
             }
@@ -186,6 +189,8 @@ pub struct Backlog {
     pub files: u64,
     /// The first in order.
     pub oldest: Option<WalFile>,
+    /// The last segment.
+    pub newest_segment: Option<SegmentName>,
 }
 
 fn ready_mark(file: WalFile) -> String {

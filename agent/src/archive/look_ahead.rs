@@ -102,6 +102,11 @@ impl Archiver {
         outcome.unwrap_or_else(|_| Err(Arc::new(ArchiveError::TimedOut { file, after })))
     }
 
+    /// Which file a request names, if it may be archived at all.
+    pub fn admits(&self, path: &Path) -> Option<WalFile> {
+        self.archive.admit(path).ok().map(|admitted| admitted.file())
+    }
+
     /// What PostgreSQL has marked as waiting.
     pub fn backlog(&self) -> Result<Backlog, FsError> {
         self.archive.pg_wal.backlog()

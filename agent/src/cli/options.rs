@@ -49,6 +49,9 @@ pub(super) fn agent(config: &Config) -> AgentOptions {
         socket: config.agent.socket.clone(),
         allow_uids: config.agent.allow_uids.clone(),
         archive: config.cluster.data_dir.clone().map(|data_dir| archive(config, data_dir)),
+        queue_max_bytes: config.archive.queue_max_bytes,
+        backup: config.cluster.data_dir.clone().map(|data_dir| backup(config, data_dir)),
+        state_dir: config.agent.state_dir.clone(),
         restore: restore(config),
     }
 }

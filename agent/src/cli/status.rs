@@ -108,6 +108,9 @@ fn print_agent(status: &Status) {
     if let (Some(failure), Some(at)) = (&agent.last_failure, &agent.last_failure_at) {
         println!("FAILING     since the last success; last at {at}: {failure}");
     }
+    if agent.given_up_files > 0 {
+        println!("GAP         {} files were given up unarchived (archive.queue_max)", agent.given_up_files);
+    }
     match (agent.backlog_files, &agent.backlog_oldest) {
         (Some(0), _) => println!("backlog     none"),
         (Some(files), Some(oldest)) => println!("backlog     {files} files, the oldest is {oldest}"),

@@ -259,6 +259,7 @@ fn archive(checker: &mut Checker, raw: super::raw::RawArchive) -> Archive {
     Archive {
         // Above 32 nothing is gained and memory is lost.
         concurrency: checker.number("archive.concurrency", raw.concurrency, 4, (1, 64)),
+        queue_max_bytes: raw.queue_max.map(|text| checker.bytes("archive.queue_max", Some(text), 0, 1 << 20)),
         memory_max_bytes: checker.bytes("archive.memory_max", raw.memory_max, 256 << 20, 1 << 20),
         compression,
         timeout: checker.duration(

@@ -50,6 +50,7 @@ pub(super) struct RawAgent {
 pub(super) struct RawArchive {
     pub concurrency: Option<i64>,
     pub memory_max: Option<String>,
+    pub queue_max: Option<String>,
     pub compression: Option<String>,
     pub compression_level: Option<i64>,
     pub timeout: Option<String>,

@@ -152,7 +152,9 @@ impl Upload {
         }
     }
 
-    async fn check_size(&self) -> Result<u64, StoreError> {
+    /// `&mut` though nothing changes: a shared borrow would have to be `Sync` for the future to
+    /// move between threads, which `MultipartUpload` is not.
+    async fn check_size(&mut self) -> Result<u64, StoreError> {
         let meta = self.inner.meta(Operation::Upload, &self.key).await?;
         if meta.size == self.sent_bytes {
             return Ok(meta.size);

@@ -255,6 +255,44 @@ async fn a_creation_is_conditional_signed_and_carries_a_checksum() {
 }
 
 #[tokio::test]
+async fn a_redirect_is_never_followed_and_never_a_success() {
+    let stranger = canned(|_, _| s3_error("404 Not Found", "NoSuchKey")).await;
+    let elsewhere = format!("{}/login?signature=hidden-from-logs", stranger.endpoint);
+    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
+        for location in ["/login", elsewhere.as_str()] {
+            let location = format!("location: {location}");
+            // What a proxy's log-in page is: good, and with an ETag.
+            let server = canned(move |_, head| {
+                if head.contains("/login") {
+                    http("200 OK", "<html>please log in</html>").splice_header("etag: \"e\"")
+                } else {
+                    http(status, "").splice_header(&location)
+                }
+            })
+            .await;
+            let store = Store::open(&options(&server.endpoint)).unwrap();
+            let body = || Bytes::from_static(b"x");
+            let errors = [
+                store.create(&key(), body().into()).await.unwrap_err(),
+                store.get(&key(), 10).await.unwrap_err(),
+                store.stat(&key()).await.unwrap_err(),
+                store.upload(&key()).await.err().unwrap(),
+                store.list("").try_collect::<Vec<_>>().await.unwrap_err(),
+                store.delete(&key()).await.unwrap_err(),
+            ];
+            for error in errors {
+                assert!(matches!(error, StoreError::Unreachable { .. }), "{status}: {error:?}");
+                let text = crate::explain::chain(&error);
+                assert!(text.contains("redirect") && !text.contains("hidden-from-logs"), "{text}");
+            }
+            let heads = server.heads.lock().unwrap().concat();
+            assert!(!heads.contains("/login"), "{status}: {heads}");
+        }
+    }
+    assert_eq!(stranger.requests.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
 async fn a_conflict_is_no_proof_of_an_object() {
     let server = canned(|_, _| s3_error("409 Conflict", "ConditionalRequestConflict")).await;
     let store = Store::open(&options(&server.endpoint)).unwrap();

@@ -258,7 +258,7 @@ async fn a_creation_is_conditional_signed_and_carries_a_checksum() {
 async fn a_redirect_is_never_followed_and_never_a_success() {
     let stranger = canned(|_, _| s3_error("404 Not Found", "NoSuchKey")).await;
     let elsewhere = format!("{}/login?signature=hidden-from-logs", stranger.endpoint);
-    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
+    for status in ["303 See Other", "301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
         for location in ["/login", elsewhere.as_str()] {
             let location = format!("location: {location}");
             // What a proxy's log-in page is: good, and with an ETag.

@@ -4,8 +4,10 @@
 //! Invariants: a request's time grows with its body, so that a large object on a slow line is
 //! not cut off and a stalled one is; a list is believed only if it is one (object_store reads
 //! any page of markup, such as the log-in page of a proxy, as an empty list); an answer comes
-//! from the server that was asked, to the request that was made: redirects are not followed.
+//! from the server that was asked, to the request that was made: redirects are not followed. A deleted object that is kept as a
+//! version is told apart here, since object_store drops the header that says so.
 
+use super::s3_answer::DeleteMarked;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
@@ -95,6 +97,10 @@ struct Guarded {
 impl HttpService for Guarded {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let answer = self.answer(request).await?;
+        if is_delete_marked(&answer) {
+            // Asking again would not help: this kind is not.
+            return Err(HttpError::new(HttpErrorKind::Decode, DeleteMarked));
+        }
         match redirected_to(&answer) {
             Some(location) => Err(redirected(location)),
             None => Ok(answer),
@@ -128,6 +134,13 @@ impl Guarded {
             _ => self.reading.execute(request).await,
         }
     }
+}
+
+/// The answer to a DELETE has the same header, with a good status.
+fn is_delete_marked(answer: &HttpResponse) -> bool {
+    let marked = answer.headers().get("x-amz-delete-marker");
+    answer.status().as_u16() == 404
+        && marked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
 }
 
 /// Where an answer sends its reader. S3's own answer about a wrong region names no place, and is

@@ -142,6 +142,43 @@ async fn only_the_stores_own_word_is_absence() {
 }
 
 #[tokio::test]
+async fn an_object_that_was_deleted_and_is_kept_as_a_version_is_not_absent() {
+    for marked in ["x-amz-delete-marker: true", "X-Amz-Delete-Marker: True"] {
+        for answer in [s3_error("404 Not Found", "NoSuchKey"), http("404 Not Found", "")] {
+            for error in verdicts(answer.splice_header(marked)).await {
+                assert!(matches!(error, StoreError::Deleted { .. }) && !error.is_absent(), "{error:?}");
+                assert!(error.to_string().contains("remove the delete marker"), "{error}");
+            }
+        }
+    }
+    let unmarked = s3_error("404 Not Found", "NoSuchKey").splice_header("x-amz-delete-marker: false");
+    for error in verdicts(unmarked).await {
+        assert!(error.is_absent(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_delete_marker_does_not_stand_in_the_way_of_an_upload() {
+    let server = canned(|_, head| {
+        let begun = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>";
+        if head.starts_with("POST") {
+            http("200 OK", begun)
+        } else {
+            http("404 Not Found", "").splice_header("x-amz-delete-marker: true")
+        }
+    })
+    .await;
+    let store = Store::open(&options(&server.endpoint)).unwrap();
+    assert!(store.upload(&key()).await.is_ok());
+}
+
+#[tokio::test]
+async fn deleting_what_is_kept_as_a_version_succeeds() {
+    let server = canned(|_, _| http("204 No Content", "").splice_header("x-amz-delete-marker: true")).await;
+    Store::open(&options(&server.endpoint)).unwrap().delete(&key()).await.unwrap();
+}
+
+#[tokio::test]
 async fn credentials_and_configuration_are_told_from_outages() {
     for (status, code) in [
         ("403 Forbidden", "AccessDenied"),

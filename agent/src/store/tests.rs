@@ -292,6 +292,34 @@ async fn a_creation_is_conditional_signed_and_carries_a_checksum() {
 }
 
 #[tokio::test]
+async fn what_a_crash_leaves_in_a_directory_is_not_listed_and_not_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&StoreOptions::new(format!("file://{}", dir.path().display()))).unwrap();
+    std::fs::create_dir(dir.path().join("check")).unwrap();
+    // LocalFileSystem writes to such names first, both for a creation and for an upload.
+    for left in ["check/key#1", "check/key#2", "wald.json#1", "check/other#17"] {
+        std::fs::write(dir.path().join(left), "half").unwrap();
+    }
+    let listed =
+        async || -> Vec<String> { store.list("").map_ok(|object| object.name).try_collect().await.unwrap() };
+    assert_eq!(listed().await, Vec::<String>::new());
+    assert!(store.get(&key(), 10).await.unwrap_err().is_absent());
+    let created = store.create(&key(), Bytes::from_static(b"whole").into()).await.unwrap();
+    assert_eq!(created, super::Created::Stored);
+    let other = ObjectKey::check("other").unwrap();
+    let mut upload = store.upload(&other).await.unwrap();
+    upload.put_part(Bytes::from_static(b"whole")).await.unwrap();
+    assert_eq!(listed().await, ["check/key"]);
+    upload.finish().await.unwrap();
+    let mut names = listed().await;
+    names.sort();
+    assert_eq!(names, ["check/key", "check/other"]);
+    for key in [key(), other] {
+        assert_eq!(store.get(&key, 10).await.unwrap(), "whole");
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_is_never_followed_and_never_a_success() {
     let stranger = canned(|_, _| s3_error("404 Not Found", "NoSuchKey")).await;
     let elsewhere = format!("{}/login?signature=hidden-from-logs", stranger.endpoint);

@@ -175,17 +175,25 @@ pub(super) fn check(path: &Path, raw: RawConfig) -> Result<Config, ConfigError> 
 fn repository(checker: &mut Checker, raw: super::raw::RawRepository) -> StoreOptions {
     let wanted = "\"s3://BUCKET[/PREFIX]\" or \"file:///DIRECTORY\"";
     let url = raw.url.unwrap_or_default();
-    let known = url::Url::parse(&url).ok().is_some_and(|parsed| match parsed.scheme() {
-        "s3" => parsed.host_str().is_some_and(|bucket| !bucket.is_empty()) && parsed.password().is_none(),
-        "file" => parsed.host_str().unwrap_or_default().is_empty() && parsed.path().len() > 1,
-        _ => false,
-    });
+    let known =
+        url::Url::parse(&url).ok().filter(holds_no_credentials).is_some_and(|parsed| match parsed.scheme() {
+            "s3" => parsed.host_str().is_some_and(|bucket| !bucket.is_empty()),
+            "file" => parsed.host_str().unwrap_or_default().is_empty() && parsed.path().len() > 1,
+            _ => false,
+        });
     if !known {
-        checker.refuse("repository.url", format!("{url:?}"), wanted);
+        if may_hold_credentials(&url) {
+            let wanted = format!(
+                "{wanted} without credentials; put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            );
+            checker.refuse("repository.url", "(not shown)", wanted);
+        } else {
+            checker.refuse("repository.url", format!("{url:?}"), wanted);
+        }
     }
     if let Some(endpoint) = &raw.endpoint {
         let known = url::Url::parse(endpoint)
-            .is_ok_and(|parsed| matches!(parsed.scheme(), "http" | "https") && parsed.password().is_none());
+            .is_ok_and(|parsed| matches!(parsed.scheme(), "http" | "https") && holds_no_credentials(&parsed));
         if !known {
             checker.refuse(
                 "repository.endpoint",
@@ -227,6 +235,18 @@ fn repository(checker: &mut Checker, raw: super::raw::RawRepository) -> StoreOpt
             HOUR,
         ),
     }
+}
+
+fn holds_no_credentials(url: &url::Url) -> bool {
+    url.username().is_empty() && url.password().is_none()
+}
+
+/// Whether a refused text may hold a user or a password. It may be no URL at all: the secret of a
+/// key pair often holds a slash, and then the parser finds the user's name to be a host's, with
+/// the beginning of the secret for its port.
+fn may_hold_credentials(text: &str) -> bool {
+    let after_scheme = text.split_once(':').map_or("", |(_, rest)| rest);
+    text.contains(['@', '%', '?']) || after_scheme.contains(':')
 }
 
 fn cluster(checker: &mut Checker, raw: super::raw::RawCluster) -> Cluster {
@@ -303,5 +323,52 @@ fn backup(checker: &mut Checker, raw: super::raw::RawBackup) -> Backup {
         compression_level: checker.number("backup.compression_level", raw.compression_level, 1, (-7, 19)),
         checkpoint,
         wal_timeout: checker.duration("backup.wal_timeout", raw.wal_timeout, Duration::from_secs(600), DAY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::raw::RawConfig;
+
+    fn refusal(url: &str, endpoint: Option<&str>) -> String {
+        let mut raw = RawConfig::default();
+        raw.repository.url = Some(url.to_owned());
+        raw.repository.endpoint = endpoint.map(str::to_owned);
+        check(Path::new("wald.toml"), raw).map(|_| "nothing").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_refused_and_not_shown() {
+        for url in [
+            "s3://KEYID:hunter2@bucket",
+            "s3://KEYID:hun/ter2@bucket/prefix",
+            "s3://KEYID@bucket",
+            "s3://:hunter2@bucket",
+            "s3://KEYID:hunter2%40bucket",
+            "s3://KEYID:hunter2",
+            "s3:KEYID:hunter2@bucket",
+            "KEYID:hunter2@bucket",
+            "https://bucket.example.org/x?X-Amz-Credential=KEYID&X-Amz-Signature=hunter2",
+            "file://KEYID:hunter2@host/srv",
+        ] {
+            let error = refusal(url, None);
+            assert!(error.contains("repository.url = (not shown)"), "{url}: {error}");
+            for secret in ["hunter2", "ter2", "KEYID"] {
+                assert!(!error.replace("AWS_ACCESS_KEY_ID", "").contains(secret), "{url}: {error}");
+            }
+        }
+        for endpoint in ["http://KEYID:hunter2@host", "https://KEYID@host"] {
+            let error = refusal("s3://bucket", Some(endpoint));
+            assert!(error.contains("repository.endpoint = (not shown)"), "{endpoint}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_refused_url_without_credentials_is_shown() {
+        for url in ["", "bucket", "gs://bucket", "s3://", "file://srv/wald", "/srv/wald"] {
+            let error = refusal(url, None);
+            assert!(error.contains(&format!("repository.url = {url:?}")), "{error}");
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! What a file repository needs beyond object_store's `LocalFileSystem`: proof that its disk is
 //! there, proof that a file is absent, and durability of what was found.
 //!
-//! Invariants: a directory that is missing, or that is not the one opened and holds no
-//! `wald.json`, is never taken for an empty repository (an unmounted disk leaves both); a file
-//! is durable when its own data and every directory between it and the root were synced.
+//! Invariants: a directory that is missing, or that is neither the one opened nor holds the same
+//! `wald.json`, is never taken for the repository (an unmounted disk leaves an empty one, another
+//! disk one of another cluster); no more is a repository whose `wal` is not the one seen first,
+//! which may be a disk of its own; a file is durable when its own data and every directory
+//! between it and the root were synced.
 
 use std::collections::HashSet;
 use std::fs::{File, Metadata};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +21,7 @@ pub(super) struct Directory(Arc<State>);
 #[derive(Debug)]
 struct State {
     root: PathBuf,
-    /// Device and inode of the root as it was last believed in.
-    believed: Mutex<(u64, u64)>,
+    believed: Mutex<Believed>,
     /// Directories whose entry in their parent was synced by this process.
     anchored: Mutex<HashSet<PathBuf>>,
     /// What was synced, in order: the only trace that a sync leaves short of a power cut.
@@ -28,11 +29,38 @@ struct State {
     synced: Mutex<Vec<PathBuf>>,
 }
 
+/// What was seen of the repository while it was believed in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Believed {
+    root: Place,
+    /// None until it is made.
+    wal: Option<Place>,
+    /// The content of `wald.json`; none until it is made.
+    identity: Option<Vec<u8>>,
+}
+
+/// Which directory it is, whatever its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    device: u64,
+    inode: u64,
+}
+
+impl From<&Metadata> for Place {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
 /// Bound on the remembered directories; past it they are synced again, which is only slower.
 const ANCHORED_MAX: usize = 10_000;
 
 /// The file that tells a repository from an empty mount point.
 const IDENTITY_FILE: &str = "wald.json";
+/// More of it is not compared; it never has more.
+const IDENTITY_BYTES_MAX: u64 = 64 << 10;
+/// The folder in which an absence ends a recovery.
+const WAL_FOLDER: &str = "wal";
 
 impl Directory {
     /// Takes an existing directory as the root.
@@ -42,10 +70,10 @@ impl Directory {
         if !metadata.is_dir() {
             return Err(ErrorKind::NotADirectory.into());
         }
-        let believed = Mutex::new(identity(&metadata));
+        let believed = Believed { root: (&metadata).into(), wal: None, identity: None };
         Ok(Self(Arc::new(State {
             root,
-            believed,
+            believed: Mutex::new(believed),
             anchored: Mutex::default(),
             #[cfg(test)]
             synced: Mutex::default(),
@@ -57,24 +85,65 @@ impl Directory {
         &self.0.root
     }
 
-    /// Fails unless the root is there and is still the repository that was opened. A disk that was
-    /// unmounted and came back may have another device number: its `wald.json` speaks for it.
+    /// Fails unless the root and its `wal` are there and are still those that were opened. A disk
+    /// that was unmounted and came back may have another device number: its `wald.json` speaks for
+    /// it. `wal` has no such file: see [`Believed::is_wal`].
     pub(super) fn check(&self) -> io::Result<()> {
         let metadata = std::fs::metadata(&self.0.root).map_err(|error| {
             io::Error::other(format!("the repository's directory: {error}; is its disk mounted?"))
         })?;
         let mut believed = self.0.believed.lock().unwrap_or_else(PoisonError::into_inner);
-        if *believed == identity(&metadata) {
-            return Ok(());
-        }
-        if !metadata.is_dir() || std::fs::metadata(self.0.root.join(IDENTITY_FILE)).is_err() {
+        let root = Place::from(&metadata);
+        let moved = believed.root != root;
+        let identity = match &believed.identity {
+            Some(identity) if !moved => Some(identity.clone()),
+            _ => self.read_identity()?,
+        };
+        if moved && (!metadata.is_dir() || identity.is_none()) {
             return Err(io::Error::other(
                 "the repository's directory is not the one that was opened and holds no wald.json; is its disk mounted?",
             ));
         }
-        *believed = identity(&metadata);
-        self.anchored().clear();
+        if believed.identity.is_some() && believed.identity != identity {
+            return Err(io::Error::other(
+                "the repository's directory is not the one that was opened, and its wald.json is another; is the right disk mounted?",
+            ));
+        }
+        let wal = self.wal()?;
+        if !believed.is_wal(wal, root, || self.wal_holds_something()) {
+            return Err(io::Error::other(
+                "the repository's wal directory is not the one that was seen first; is its disk mounted? If it was replaced on purpose, restart wald",
+            ));
+        }
+        if moved {
+            self.anchored().clear();
+        }
+        *believed = Believed { root, wal, identity };
         Ok(())
+    }
+
+    fn read_identity(&self) -> io::Result<Option<Vec<u8>>> {
+        let file = match File::open(self.0.root.join(IDENTITY_FILE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut content = Vec::new();
+        file.take(IDENTITY_BYTES_MAX).read_to_end(&mut content)?;
+        Ok(Some(content))
+    }
+
+    fn wal(&self) -> io::Result<Option<Place>> {
+        match std::fs::metadata(self.0.root.join(WAL_FOLDER)) {
+            Ok(metadata) => Ok(Some((&metadata).into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn wal_holds_something(&self) -> bool {
+        let entries = std::fs::read_dir(self.0.root.join(WAL_FOLDER));
+        entries.is_ok_and(|mut entries| matches!(entries.next(), Some(Ok(_))))
     }
 
     /// Succeeds only if nothing has the name `path`: some part of it is missing in a directory
@@ -167,8 +236,25 @@ impl Directory {
     }
 }
 
-fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
+impl Believed {
+    /// Whether `wal`, in the root that is there now, may be the one that was seen.
+    ///
+    /// Another directory is believed only on the same disk, and only if it holds something, as an
+    /// empty mount point does not: file systems in user space and overlays may give a directory
+    /// another inode number while it is in use.
+    fn is_wal(&self, wal: Option<Place>, root: Place, holds_something: impl FnOnce() -> bool) -> bool {
+        match (self.wal, wal) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(seen), Some(found)) if seen == found => true,
+            (Some(seen), Some(found)) => {
+                // The root's disk may have come back with another number, and its folders with it.
+                let with_root =
+                    self.root != root && seen.device == self.root.device && found.device == root.device;
+                (seen.device == found.device || with_root) && holds_something()
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -234,5 +320,91 @@ mod tests {
         directory.check().unwrap();
         directory.anchor(&directory.root().join("wal/x")).unwrap();
         assert_eq!(directory.take_synced(), ["wal", ""]);
+    }
+
+    #[test]
+    fn another_repository_in_the_place_of_ours_is_not_ours() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().join("repository");
+        let exchange = |content: Option<&str>| {
+            let aside = tempfile::tempdir_in(temporary.path()).unwrap().keep();
+            std::fs::rename(&root, aside.join("old")).unwrap();
+            std::fs::create_dir(&root).unwrap();
+            if let Some(content) = content {
+                std::fs::write(root.join("wald.json"), content).unwrap();
+            }
+        };
+        std::fs::create_dir(&root).unwrap();
+        let directory = Directory::open(&root).unwrap();
+        directory.check().unwrap();
+        // Made while it was open, as `wald repo init` does.
+        std::fs::write(root.join("wald.json"), "ours").unwrap();
+        directory.check().unwrap();
+        for (content, said) in [
+            (Some("theirs"), Some("its wald.json is another")),
+            (None, Some("holds no wald.json")),
+            (Some("ours"), None),
+            (Some("theirs"), Some("its wald.json is another")),
+        ] {
+            exchange(content);
+            let error = directory.check().err().map(|error| error.to_string());
+            assert_eq!(error.is_some(), said.is_some(), "{content:?}: {error:?}");
+            assert!(error.unwrap_or_default().contains(said.unwrap_or_default()), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn a_wal_directory_that_went_away_or_was_exchanged_holds_no_absence() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().join("repository");
+        let (disk, other) = (temporary.path().join("disk"), temporary.path().join("other"));
+        for made in [&root, &disk, &other] {
+            std::fs::create_dir(made).unwrap();
+        }
+        let wal = root.join("wal");
+        let directory = Directory::open(&root).unwrap();
+        let absent = directory.root().join("wal/x");
+        directory.prove_absent(&absent).unwrap();
+        std::os::unix::fs::symlink(&disk, &wal).unwrap();
+        directory.prove_absent(&absent).unwrap();
+        // Its disk is unmounted: below the link is another directory, or nothing.
+        std::fs::remove_file(&wal).unwrap();
+        directory.prove_absent(&absent).unwrap_err();
+        directory.check_listed(&wal).unwrap_err();
+        std::os::unix::fs::symlink(&other, &wal).unwrap();
+        let error = directory.prove_absent(&absent).unwrap_err().to_string();
+        assert!(error.contains("wal directory is not the one"), "{error}");
+        directory.check_listed(&wal).unwrap_err();
+        // It comes back.
+        std::fs::remove_file(&wal).unwrap();
+        std::os::unix::fs::symlink(&disk, &wal).unwrap();
+        directory.prove_absent(&absent).unwrap();
+        directory.check_listed(&wal).unwrap();
+    }
+
+    #[test]
+    fn a_wal_directory_moves_only_with_the_disk_that_it_is_on() {
+        let place = |device, inode| Place { device, inode };
+        let seen = |wal| Believed { root: place(1, 2), wal, identity: None };
+        // What is expected of an empty one, and of one that holds something.
+        let (yes, never, filled) = ([true, true], [false, false], [false, true]);
+        for (before, root, wal, expected) in [
+            (None, place(1, 2), None, yes),
+            (None, place(1, 2), Some(place(1, 9)), yes),
+            (Some(place(1, 9)), place(1, 2), Some(place(1, 9)), yes),
+            (Some(place(1, 9)), place(1, 2), Some(place(1, 8)), filled),
+            (Some(place(1, 9)), place(1, 2), None, never),
+            // The root's disk is another device now.
+            (Some(place(1, 9)), place(5, 2), Some(place(5, 9)), filled),
+            (Some(place(1, 9)), place(5, 2), None, never),
+            (Some(place(1, 9)), place(5, 2), Some(place(6, 2)), never),
+            // A disk of its own stays what it is, also when the root moves.
+            (Some(place(3, 2)), place(5, 2), Some(place(3, 2)), yes),
+            (Some(place(3, 2)), place(5, 2), Some(place(5, 9)), never),
+            (Some(place(3, 2)), place(1, 2), Some(place(1, 9)), never),
+        ] {
+            let believed = [false, true].map(|filled| seen(before).is_wal(wal, root, || filled));
+            assert_eq!(believed, expected, "{before:?} {root:?} {wal:?}");
+        }
     }
 }

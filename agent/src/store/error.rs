@@ -54,6 +54,18 @@ pub enum StoreError {
         /// The repository's URL.
         repository: String,
     },
+    /// The repository keeps versions, and the newest of this object is a delete marker: somebody
+    /// deleted it, and its bytes are still there. Not absence: WAL that was archived is not the
+    /// end of the WAL.
+    #[error(
+        "{subject} was deleted from {repository}; its versions are still there: remove the delete marker"
+    )]
+    Deleted {
+        /// The object's key.
+        subject: String,
+        /// The repository's URL.
+        repository: String,
+    },
     /// No answer, a time-out, an error of the server's own, or an answer that proves nothing.
     #[error(
         "could not {operation} {subject} in {repository}: it can't be reached or is in trouble; check the network and the store, then try again"

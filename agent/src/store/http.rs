@@ -2,19 +2,25 @@
 //! sent, and a look at answers that would otherwise be believed.
 //!
 //! Invariants: a request's time grows with its body, so that a large object on a slow line is
-//! not cut off and a stalled one is; a list is believed only if it is one. (object_store reads
-//! any page of markup, such as the log-in page of a proxy, as an empty list.)
+//! not cut off and a stalled one is; a list is believed only if it is one (object_store reads
+//! any page of markup, such as the log-in page of a proxy, as an empty list); an answer comes
+//! from the server that was asked, to the request that was made: redirects are not followed. A deleted object that is kept as a
+//! version is told apart here, since object_store drops the header that says so.
 
+use super::s3_answer::DeleteMarked;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
-use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
-    HttpService, ReqwestConnector,
+    HttpService,
 };
+use object_store::{ClientConfigKey, ClientOptions};
+use reqwest::redirect::Policy;
+use reqwest::tls::Certificate;
 use std::io;
 use std::time::Duration;
+use url::Url;
 
 /// The slowest line that is not taken for a stalled one, in bytes per second.
 const UPLOAD_RATE_MIN: u64 = 256 << 10;
@@ -32,15 +38,48 @@ pub(super) fn time_to_send(bytes: u64) -> Duration {
 }
 
 /// Makes [`Guarded`] clients.
+///
+/// object_store's own connector follows redirects and can't be told not to. Then a PUT answered
+/// with 303 becomes a GET of another page, whose 200 passes for "stored"
+/// (RFC 9110, 15.4.4), and 307 sends WAL to a host that nobody configured.
 #[derive(Debug)]
 pub(super) struct Connector {
+    pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
+    /// Trusted besides the system's.
+    pub(super) certificates: Vec<Certificate>,
+    /// Whether the system's are trusted, and read at all.
+    pub(super) system_certificates: bool,
+}
+
+impl Connector {
+    fn client(&self, allow_http: bool) -> reqwest::ClientBuilder {
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("wald/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(self.connect_timeout)
+            .redirect(Policy::none())
+            .https_only(!allow_http);
+        let certificates = self.certificates.iter().cloned();
+        if self.system_certificates {
+            builder.tls_certs_merge(certificates)
+        } else {
+            builder.tls_certs_only(certificates)
+        }
+    }
 }
 
 impl HttpConnector for Connector {
+    /// Of the options only one differs between what object_store connects to: the services that
+    /// give credentials to a machine of a cloud speak plain HTTP.
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let reading = ReqwestConnector::default().connect(options)?;
-        let writing = ReqwestConnector::default().connect(&options.clone().with_timeout_disabled())?;
+        let allow_http =
+            options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
+        let built = |client: reqwest::ClientBuilder| match client.build() {
+            Ok(client) => Ok(HttpClient::new(client)),
+            Err(error) => Err(object_store::Error::Generic { store: "HTTP", source: Box::new(error) }),
+        };
+        let reading = built(self.client(allow_http).timeout(self.request_timeout))?;
+        let writing = built(self.client(allow_http))?;
         Ok(HttpClient::new(Guarded { reading, writing, request_timeout: self.request_timeout }))
     }
 }
@@ -57,6 +96,20 @@ struct Guarded {
 #[async_trait]
 impl HttpService for Guarded {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let answer = self.answer(request).await?;
+        if is_delete_marked(&answer) {
+            // Asking again would not help: this kind is not.
+            return Err(HttpError::new(HttpErrorKind::Decode, DeleteMarked));
+        }
+        match redirected_to(&answer) {
+            Some(location) => Err(redirected(location)),
+            None => Ok(answer),
+        }
+    }
+}
+
+impl Guarded {
+    async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
         match request.method().as_str() {
@@ -81,6 +134,31 @@ impl HttpService for Guarded {
             _ => self.reading.execute(request).await,
         }
     }
+}
+
+/// The answer to a DELETE has the same header, with a good status.
+fn is_delete_marked(answer: &HttpResponse) -> bool {
+    let marked = answer.headers().get("x-amz-delete-marker");
+    answer.status().as_u16() == 404
+        && marked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+}
+
+/// Where an answer sends its reader. S3's own answer about a wrong region names no place, and is
+/// read by object_store.
+fn redirected_to(answer: &HttpResponse) -> Option<&str> {
+    let location = answer.headers().get("location").filter(|_| answer.status().is_redirection())?;
+    Some(location.to_str().unwrap_or_default())
+}
+
+/// The host alone is told: the rest of a location may hold a signature.
+fn redirected(location: &str) -> HttpError {
+    let host = Url::parse(location).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let host = host.unwrap_or_else(|| "another page".to_owned());
+    let error = io::Error::other(format!(
+        "the answer is a redirect to {host}, which is not followed; correct [repository] endpoint or region, \
+         or what stands between"
+    ));
+    HttpError::new(HttpErrorKind::Decode, error)
 }
 
 /// An answer with its body read.

@@ -50,6 +50,9 @@ impl Inner {
         let cause = Cause::of(error, &self.secrets);
         match s3_verdict(error) {
             S3Verdict::NoSuchKey if asked_for_one => self.absent(subject),
+            S3Verdict::DeleteMarked => {
+                StoreError::Deleted { subject: subject.to_owned(), repository: self.name.clone() }
+            }
             S3Verdict::Refused => self.refused(operation, subject, cause),
             S3Verdict::Misconfigured(problem) => StoreError::Misconfigured {
                 repository: self.name.clone(),

@@ -9,7 +9,8 @@ use super::http::Connector;
 use super::options::StoreOptions;
 use super::secrets::Secrets;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
-use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use reqwest::tls::Certificate;
 use std::path::Path;
 use std::time::Duration;
 use url::Url;
@@ -58,8 +59,8 @@ pub(super) fn client(
         // One DELETE per object is understood by every server.
         .with_disable_bulk_delete(true)
         .with_retry(retries(options))
-        .with_http_connector(Connector { request_timeout: options.request_timeout })
-        .with_client_options(client_options(options).map_err(misconfigured)?)
+        .with_http_connector(connector(options).map_err(misconfigured)?)
+        .with_client_options(ClientOptions::new().with_allow_http(options.s3.allow_http))
         .build()
         .map_err(failed)
 }
@@ -72,19 +73,16 @@ fn retries(options: &StoreOptions) -> RetryConfig {
     }
 }
 
-fn client_options(options: &StoreOptions) -> Result<ClientOptions, String> {
-    let mut client = ClientOptions::new()
-        .with_connect_timeout(options.connect_timeout)
-        .with_timeout(options.request_timeout)
-        .with_allow_http(options.s3.allow_http);
-    if let Some(path) = &options.s3.ca_file {
-        for certificate in certificates(path)? {
-            client = client.with_root_certificate(certificate);
-        }
-    }
+fn connector(options: &StoreOptions) -> Result<Connector, String> {
+    let certificates = options.s3.ca_file.as_deref().map_or(Ok(Vec::new()), certificates)?;
     // A host without the package ca-certificates can still talk to an http:// endpoint.
     let plain = options.s3.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-    Ok(client.with_no_system_certificates(plain))
+    Ok(Connector {
+        connect_timeout: options.connect_timeout,
+        request_timeout: options.request_timeout,
+        certificates,
+        system_certificates: !plain,
+    })
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {

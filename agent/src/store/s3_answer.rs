@@ -1,14 +1,38 @@
 //! Reading what an S3 server, or whatever stands in its place, says about a request.
 //!
-//! Invariant: `NoSuchKey` comes out only where the server itself used that word with a 404.
+//! Invariant: `NoSuchKey` comes out only where the server itself used that word with a 404, and
+//! did not add that it keeps older versions.
 
 use super::error::{element, transport_failure};
+use std::error::Error;
+
+/// What takes the place of the answer to a read whose object has a delete marker: a 404 with
+/// `NoSuchKey` and the header `x-amz-delete-marker: true`, which object_store does not pass on.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html>
+#[derive(Debug, thiserror::Error)]
+#[error("the newest version is a delete marker")]
+pub(super) struct DeleteMarked;
+
+impl DeleteMarked {
+    fn is_below(error: &(dyn Error + 'static)) -> bool {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if error.is::<Self>() {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+}
 
 /// What an S3 server, or whatever stands in its place, said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum S3Verdict {
     /// The key does not exist, in the server's own words (`NoSuchKey`).
     NoSuchKey,
+    /// Its newest version is a delete marker.
+    DeleteMarked,
     /// The asked-for range lies outside the object, as for any range of an empty one.
     RangeOutside,
     /// The credentials are wrong, expired or lack a right.
@@ -48,6 +72,9 @@ const MISCONFIGURED_CODES: [(&str, &str); 7] = [
 /// object from a missing bucket. Its error type for requests is private; its text ends with the
 /// body. Should that text ever change, the verdict is `Unclear`, never `NoSuchKey`.
 pub(super) fn s3_verdict(error: &object_store::Error) -> S3Verdict {
+    if DeleteMarked::is_below(error) {
+        return S3Verdict::DeleteMarked;
+    }
     if transport_failure(error).is_some() {
         return S3Verdict::Unclear;
     }

@@ -142,6 +142,43 @@ async fn only_the_stores_own_word_is_absence() {
 }
 
 #[tokio::test]
+async fn an_object_that_was_deleted_and_is_kept_as_a_version_is_not_absent() {
+    for marked in ["x-amz-delete-marker: true", "X-Amz-Delete-Marker: True"] {
+        for answer in [s3_error("404 Not Found", "NoSuchKey"), http("404 Not Found", "")] {
+            for error in verdicts(answer.splice_header(marked)).await {
+                assert!(matches!(error, StoreError::Deleted { .. }) && !error.is_absent(), "{error:?}");
+                assert!(error.to_string().contains("remove the delete marker"), "{error}");
+            }
+        }
+    }
+    let unmarked = s3_error("404 Not Found", "NoSuchKey").splice_header("x-amz-delete-marker: false");
+    for error in verdicts(unmarked).await {
+        assert!(error.is_absent(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_delete_marker_does_not_stand_in_the_way_of_an_upload() {
+    let server = canned(|_, head| {
+        let begun = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>";
+        if head.starts_with("POST") {
+            http("200 OK", begun)
+        } else {
+            http("404 Not Found", "").splice_header("x-amz-delete-marker: true")
+        }
+    })
+    .await;
+    let store = Store::open(&options(&server.endpoint)).unwrap();
+    assert!(store.upload(&key()).await.is_ok());
+}
+
+#[tokio::test]
+async fn deleting_what_is_kept_as_a_version_succeeds() {
+    let server = canned(|_, _| http("204 No Content", "").splice_header("x-amz-delete-marker: true")).await;
+    Store::open(&options(&server.endpoint)).unwrap().delete(&key()).await.unwrap();
+}
+
+#[tokio::test]
 async fn credentials_and_configuration_are_told_from_outages() {
     for (status, code) in [
         ("403 Forbidden", "AccessDenied"),
@@ -252,6 +289,72 @@ async fn a_creation_is_conditional_signed_and_carries_a_checksum() {
     assert!(head.contains("if-none-match: *"), "{head}");
     assert!(head.contains("x-amz-checksum-sha256: "), "{head}");
     assert!(!head.contains("unsigned-payload"), "{head}");
+}
+
+#[tokio::test]
+async fn what_a_crash_leaves_in_a_directory_is_not_listed_and_not_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&StoreOptions::new(format!("file://{}", dir.path().display()))).unwrap();
+    std::fs::create_dir(dir.path().join("check")).unwrap();
+    // LocalFileSystem writes to such names first, both for a creation and for an upload.
+    for left in ["check/key#1", "check/key#2", "wald.json#1", "check/other#17"] {
+        std::fs::write(dir.path().join(left), "half").unwrap();
+    }
+    let listed =
+        async || -> Vec<String> { store.list("").map_ok(|object| object.name).try_collect().await.unwrap() };
+    assert_eq!(listed().await, Vec::<String>::new());
+    assert!(store.get(&key(), 10).await.unwrap_err().is_absent());
+    let created = store.create(&key(), Bytes::from_static(b"whole").into()).await.unwrap();
+    assert_eq!(created, super::Created::Stored);
+    let other = ObjectKey::check("other").unwrap();
+    let mut upload = store.upload(&other).await.unwrap();
+    upload.put_part(Bytes::from_static(b"whole")).await.unwrap();
+    assert_eq!(listed().await, ["check/key"]);
+    upload.finish().await.unwrap();
+    let mut names = listed().await;
+    names.sort();
+    assert_eq!(names, ["check/key", "check/other"]);
+    for key in [key(), other] {
+        assert_eq!(store.get(&key, 10).await.unwrap(), "whole");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_never_followed_and_never_a_success() {
+    let stranger = canned(|_, _| s3_error("404 Not Found", "NoSuchKey")).await;
+    let elsewhere = format!("{}/login?signature=hidden-from-logs", stranger.endpoint);
+    for status in ["303 See Other", "301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
+        for location in ["/login", elsewhere.as_str()] {
+            let location = format!("location: {location}");
+            // What a proxy's log-in page is: good, and with an ETag.
+            let server = canned(move |_, head| {
+                if head.contains("/login") {
+                    http("200 OK", "<html>please log in</html>").splice_header("etag: \"e\"")
+                } else {
+                    http(status, "").splice_header(&location)
+                }
+            })
+            .await;
+            let store = Store::open(&options(&server.endpoint)).unwrap();
+            let body = || Bytes::from_static(b"x");
+            let errors = [
+                store.create(&key(), body().into()).await.unwrap_err(),
+                store.get(&key(), 10).await.unwrap_err(),
+                store.stat(&key()).await.unwrap_err(),
+                store.upload(&key()).await.err().unwrap(),
+                store.list("").try_collect::<Vec<_>>().await.unwrap_err(),
+                store.delete(&key()).await.unwrap_err(),
+            ];
+            for error in errors {
+                assert!(matches!(error, StoreError::Unreachable { .. }), "{status}: {error:?}");
+                let text = crate::explain::chain(&error);
+                assert!(text.contains("redirect") && !text.contains("hidden-from-logs"), "{text}");
+            }
+            let heads = server.heads.lock().unwrap().concat();
+            assert!(!heads.contains("/login"), "{status}: {heads}");
+        }
+    }
+    assert_eq!(stranger.requests.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

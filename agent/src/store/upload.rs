@@ -181,6 +181,8 @@ impl Inner {
         match self.meta(Operation::Stat, key).await {
             Ok(_) => Err(self.occupied(key.as_str())),
             Err(error) if error.is_absent() => Ok(()),
+            // Nothing is overwritten: the deleted version stays below, as with a creation.
+            Err(StoreError::Deleted { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

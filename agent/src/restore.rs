@@ -4,10 +4,11 @@
 //! decompress into the spool) → `place`. [`look_ahead::Restorer`] stands in front and decides,
 //! with `wald_core::sequence`, which segments take that way before PostgreSQL asks.
 //!
-//! Invariants: no byte is placed that was not proven; an absence is believed only when the
-//! repository vouches for it, and never from a prefetch; everything else is an error that
-//! `wald_core::outcome` turns into a stop, not into the end of the WAL; the spool is bounded,
-//! wiped at start, and what another process left in it is never used.
+//! Invariants: no byte is placed that was not proven, and nothing once nobody waits for it;
+//! an absence is believed only when the repository vouches for it, and never from a
+//! prefetch; everything else is an error that `wald_core::outcome` turns into a stop, not into
+//! the end of the WAL; the spool is bounded, wiped at start, and what another process left in
+//! it is never used.
 
 pub mod resolve;
 mod patience;
@@ -18,11 +19,16 @@ pub mod look_ahead;
 
 use crate::codec::open::OpenError;
 use crate::codec::{Codec, CodecGone};
-use crate::fs::{FsError, place};
+use crate::fs::FsError;
+use crate::fs::demand::Demand;
+use crate::fs::place::{Draft, PlaceError};
 use crate::metrics::Metrics;
 use crate::repository::Repository;
 use crate::store::StoreError;
+use open::Proven;
+use patience::Patience;
 use resolve::{ResolveError, Resolved};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,13 +88,21 @@ pub enum RestoreError {
         /// What is wrong, with hashes.
         detail: String,
     },
-    /// The local disk is full or forbids it.
-    #[error("{file} can't be placed")]
+    /// The local disk is full or forbids a new file.
+    #[error("{file} can't be written")]
     Local {
         /// The file.
         file: WalFile,
         /// What failed.
         source: FsError,
+    },
+    /// The finished file can't go where it is wanted.
+    #[error("{file} can't be placed")]
+    Place {
+        /// The file.
+        file: WalFile,
+        /// What failed.
+        source: PlaceError,
     },
     /// The file can't be written while it is decompressed.
     #[error("{file} can't be decompressed into the spool")]
@@ -118,6 +132,7 @@ impl RestoreError {
             RestoreError::Corrupt { .. } => RestoreFinding::Corrupt,
             RestoreError::Refused(_)
             | RestoreError::Local { .. }
+            | RestoreError::Place { .. }
             | RestoreError::Spool { .. }
             | RestoreError::Codec(_)
             | RestoreError::GivenUp { .. } => RestoreFinding::Failed,
@@ -143,11 +158,12 @@ impl Restore {
     /// no agent answers. The file is made beside its destination and renamed.
     pub async fn restore_directly(&self, request: &Resolved) -> Result<(), RestoreError> {
         let file = request.file;
-        let temporary = place::temporary_beside(&request.destination);
-        let attempt = || self.bring(file, temporary.clone());
-        let bytes = patience::patiently(file, self.patience(request.asker), attempt).await?;
-        place::place(&temporary, &request.destination)
-            .map_err(|source| RestoreError::Local { file, source })?;
+        let attempt = || {
+            let destination = request.destination.clone();
+            self.bring(file, move || Draft::beside(&destination))
+        };
+        let proven = Patience::begin(self.patience(request.asker)).repeat(file, attempt).await?;
+        let bytes = proven.place(request, &Demand::new().watch())?;
         self.metrics.restored(bytes);
         Ok(())
     }
@@ -160,9 +176,16 @@ impl Restore {
         }
     }
 
-    /// Fetches `file` once and leaves it, proven, in `to`; its length in bytes.
-    async fn bring(&self, file: WalFile, to: PathBuf) -> Result<u64, RestoreError> {
+    /// Fetches `file` once and leaves it, proven, in the file that `begin` makes.
+    async fn bring(
+        &self,
+        file: WalFile,
+        begin: impl FnOnce() -> Result<(Draft, File), FsError> + Send + 'static,
+    ) -> Result<Proven, RestoreError> {
         let fetched = fetch::fetch(&self.repository, file).await?;
-        open::open(&self.repository, &self.codec, fetched, to).await
+        open::open(&self.repository, &self.codec, fetched, begin).await
     }
 }
+
+#[cfg(test)]
+mod tests;

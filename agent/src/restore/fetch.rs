@@ -18,6 +18,15 @@ pub(super) enum Fetched {
     Bare { file: WalFile, raw: Bytes, proof: Bytes },
 }
 
+impl Fetched {
+    /// Which file it is.
+    pub(super) fn file(&self) -> WalFile {
+        match self {
+            Fetched::Sealed { file, .. } | Fetched::Bare { file, .. } => *file,
+        }
+    }
+}
+
 /// A history or label file, or a proof, is never larger.
 const SMALL_OBJECT_BYTES_MAX: u64 = 1 << 20;
 

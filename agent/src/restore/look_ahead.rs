@@ -4,18 +4,23 @@
 //! What is fetched next is decided by `wald_core::sequence::Prefetch`; this is its shell.
 //! Invariants: an answer "absent" comes from a fetch made for that very request; a request
 //! waits for a fetch on its way at most as long as its patience, and fetches itself if that
-//! one failed; history files are always fetched fresh.
+//! one failed; history files are always fetched fresh; a request that is given up, whose
+//! future is dropped, places nothing afterwards; a file in the spool that nothing will use
+//! is removed.
 
-use super::patience::patiently;
+use super::open::Proven;
+use super::patience::Patience;
 use super::resolve::Resolved;
 use super::spool::Spool;
 use super::{Restore, RestoreError};
 use crate::explain::chain;
-use crate::fs::place;
+use crate::fs::demand::Demand;
+use crate::fs::place::Draft;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -47,14 +52,14 @@ pub struct Restorer {
 struct Window {
     asked_at: Instant,
     ahead: Prefetch,
-    spooled: HashMap<SegmentName, (PathBuf, u64)>,
+    spooled: HashMap<SegmentName, Proven>,
     fetching: HashMap<SegmentName, Fetching>,
 }
 
 /// How a request for a segment goes on.
 enum Step {
     /// It is in the spool.
-    Take(PathBuf, u64),
+    Take(Proven),
     /// It is on its way.
     Wait(Fetching),
     /// Fetch it for this request.
@@ -67,13 +72,15 @@ impl Restorer {
         let segment = u64::from(restore.repository.segment_size().bytes());
         let files = usize::try_from(restore.options.spool_max_bytes / segment).unwrap_or(usize::MAX).max(1);
         let limits = Limits { in_flight_max: restore.options.concurrency, held_max: files };
-        Self { restore: Arc::new(restore), spool: Arc::new(spool), windows: Arc::default(), limits, tasks }
+        let (restore, spool) = (Arc::new(restore), Arc::new(spool));
+        Self { restore, spool, windows: Arc::default(), limits, tasks }
     }
 
-    /// PostgreSQL's request for one file. On `Ok` it stands, proven, at its destination.
+    /// PostgreSQL's request for one file. On `Ok` it stands, proven, at its destination. If
+    /// this is dropped before it is ready, nothing is placed from then on.
     pub async fn restore(&self, request: &Resolved) -> Result<(), RestoreError> {
-        let patience = self.restore.patience(request.asker);
-        let bytes = patiently(request.file, patience, || self.attempt(request)).await?;
+        let patience = Patience::begin(self.restore.patience(request.asker));
+        let bytes = patience.repeat(request.file, || self.attempt(request)).await?;
         self.restore.metrics.restored(bytes);
         Ok(())
     }
@@ -82,11 +89,16 @@ impl Restorer {
         match request.file {
             WalFile::Segment(name) => self.segment(name, request).await,
             WalFile::Partial(_) | WalFile::History(_) | WalFile::BackupLabel(..) => {
-                let path = self.spool.fresh_path(request.file);
-                let bytes = self.restore.bring(request.file, path.clone()).await?;
-                self.place(path, bytes, request).await
+                let proven = self.bring(request.file).await?;
+                self.place(proven, request).await
             }
         }
+    }
+
+    /// Fetches a file into the spool.
+    fn bring(&self, file: WalFile) -> impl Future<Output = Result<Proven, RestoreError>> + use<> {
+        let (restore, path) = (Arc::clone(&self.restore), self.spool.fresh_path(file));
+        async move { restore.bring(file, move || Draft::create(&path)).await }
     }
 
     async fn segment(&self, name: SegmentName, request: &Resolved) -> Result<u64, RestoreError> {
@@ -95,11 +107,11 @@ impl Restorer {
             let step = self.step(name, request);
             self.look_ahead(&request.data_dir);
             match step {
-                Step::Take(path, bytes) => {
+                Step::Take(proven) => {
                     if !waited {
                         self.restore.metrics.spool_hit();
                     }
-                    return self.place(path, bytes, request).await;
+                    return self.place(proven, request).await;
                 }
                 Step::Wait(fetching) => {
                     waited = true;
@@ -107,11 +119,10 @@ impl Restorer {
                     fetching.await;
                 }
                 Step::Fetch => {
-                    let path = self.spool.fresh_path(name);
                     // Whatever becomes of this request, the segment stops being in flight.
-                    let _in_flight = InFlight { restorer: self, name, data_dir: request.data_dir.clone() };
-                    let bytes = self.restore.bring(request.file, path.clone()).await?;
-                    return self.place(path, bytes, request).await;
+                    let _in_flight = InFlight { restorer: self, name, data_dir: &request.data_dir };
+                    let proven = self.bring(request.file).await?;
+                    return self.place(proven, request).await;
                 }
             }
         }
@@ -129,15 +140,13 @@ impl Restorer {
         window.asked_at = Instant::now();
         let (answer, dropped) = window.ahead.request(name);
         for name in dropped {
-            if let Some((path, _)) = window.spooled.remove(&name) {
-                remove(path);
-            }
+            window.spooled.remove(&name);
         }
         match answer {
             Answer::Finished => {
                 window.ahead.taken(name);
                 match window.spooled.remove(&name) {
-                    Some((path, bytes)) => Step::Take(path, bytes),
+                    Some(proven) => Step::Take(proven),
                     None => Step::Fetch,
                 }
             }
@@ -151,7 +160,7 @@ impl Restorer {
     }
 
     /// Starts the fetches behind the asked-for segment, as far as they fit.
-    fn look_ahead(&self, data_dir: &std::path::Path) {
+    fn look_ahead(&self, data_dir: &Path) {
         let mut windows = self.lock();
         // The spool's limit holds for all recoveries on this host together.
         let mut held: usize = windows.values().map(|window| window.ahead.held()).sum();
@@ -160,29 +169,38 @@ impl Restorer {
             && let Some(name) = window.ahead.candidate()
         {
             held += 1;
-            window.ahead.begin(name);
-            let this = self.clone();
-            let data_dir = data_dir.to_owned();
-            let task = self.tasks.spawn(async move { this.prefetch(name, data_dir).await });
-            window.fetching.insert(name, task.map(|joined| joined.unwrap_or(false)).boxed().shared());
+            self.begin(window, name, data_dir, self.bring(WalFile::Segment(name)));
         }
     }
 
-    async fn prefetch(&self, name: SegmentName, data_dir: PathBuf) -> bool {
-        let path = self.spool.fresh_path(name);
-        let outcome = self.restore.bring(WalFile::Segment(name), path.clone()).await;
+    /// Starts one fetch ahead.
+    fn begin(
+        &self,
+        window: &mut Window,
+        name: SegmentName,
+        data_dir: &Path,
+        bring: impl Future<Output = Result<Proven, RestoreError>> + Send + 'static,
+    ) {
+        window.ahead.begin(name);
+        let (this, data_dir) = (self.clone(), data_dir.to_owned());
+        let task = self.tasks.spawn(async move { this.prefetch(name, &data_dir, bring).await });
+        window.fetching.insert(name, task.map(|joined| joined.unwrap_or(false)).boxed().shared());
+    }
+
+    async fn prefetch(
+        &self,
+        name: SegmentName,
+        data_dir: &Path,
+        bring: impl Future<Output = Result<Proven, RestoreError>>,
+    ) -> bool {
+        let outcome = bring.await;
         let mut windows = self.lock();
-        let Some(window) = windows.get_mut(&data_dir) else {
-            remove(path);
-            return false;
-        };
+        let Some(window) = windows.get_mut(data_dir) else { return false };
         window.fetching.remove(&name);
         match outcome {
-            Ok(bytes) => {
+            Ok(proven) => {
                 if window.ahead.fetched(name) == Keep::Keep {
-                    window.spooled.insert(name, (path, bytes));
-                } else {
-                    remove(path);
+                    window.spooled.insert(name, proven);
                 }
             }
             Err(error) => {
@@ -192,22 +210,16 @@ impl Restorer {
             }
         }
         drop(windows);
-        self.look_ahead(&data_dir);
+        self.look_ahead(data_dir);
         true
     }
 
-    async fn place(&self, path: PathBuf, bytes: u64, request: &Resolved) -> Result<u64, RestoreError> {
-        let (destination, file) = (request.destination.clone(), request.file);
+    async fn place(&self, proven: Proven, request: &Resolved) -> Result<u64, RestoreError> {
+        // Ends with this future: a job that is still queued by then does nothing.
+        let demand = Demand::new();
+        let (watch, request) = (demand.watch(), request.clone());
         // A rename, or a copy across file systems: either way not on the runtime's threads.
-        let placed = self.restore.codec.run(move || {
-            let placed = place::place(&path, &destination);
-            if placed.is_err() {
-                remove(path);
-            }
-            placed
-        });
-        placed.await?.map_err(|source| RestoreError::Local { file, source })?;
-        Ok(bytes)
+        self.restore.codec.run(move || proven.place(&request, &watch)).await?
     }
 
     /// Empties the spool of recoveries that have asked for nothing for a while: they are over,
@@ -218,13 +230,8 @@ impl Restorer {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(IDLE_CHECK) => {}
             }
-            self.lock().retain(|_, window| {
-                let over = window.asked_at.elapsed() > IDLE_MAX && window.fetching.is_empty();
-                if over {
-                    window.spooled.drain().for_each(|(_, (path, _))| remove(path));
-                }
-                !over
-            });
+            self.lock()
+                .retain(|_, window| window.asked_at.elapsed() <= IDLE_MAX || !window.fetching.is_empty());
         }
     }
 
@@ -238,19 +245,16 @@ impl Restorer {
 struct InFlight<'a> {
     restorer: &'a Restorer,
     name: SegmentName,
-    data_dir: PathBuf,
+    data_dir: &'a Path,
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        if let Some(window) = self.restorer.lock().get_mut(&self.data_dir) {
+        if let Some(window) = self.restorer.lock().get_mut(self.data_dir) {
             window.ahead.taken(self.name);
         }
     }
 }
 
-fn remove(path: PathBuf) {
-    if let Err(error) = std::fs::remove_file(&path) {
-        tracing::warn!(path = %path.display(), %error, "can't remove a file from the spool");
-    }
-}
+#[cfg(test)]
+mod tests;

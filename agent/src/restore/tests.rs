@@ -13,6 +13,7 @@ use wald_core::segment::SegmentSize;
 use wald_core::system_id::SystemId;
 
 pub(super) const SYSTEM: u64 = 7_711_064_753_221_121_848;
+pub(super) const HISTORY: &[u8] = b"1\t0/1000000\tno recovery target specified\n";
 pub(super) const SEGMENT_BYTES: u32 = 1 << 20;
 
 /// A repository in memory with some objects, behind a script of faults.

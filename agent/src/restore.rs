@@ -11,6 +11,7 @@
 //! it is never used.
 
 pub mod resolve;
+mod turns;
 mod patience;
 mod fetch;
 mod open;

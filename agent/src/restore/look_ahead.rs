@@ -12,6 +12,7 @@ use super::open::Proven;
 use super::patience::Patience;
 use super::resolve::Resolved;
 use super::spool::Spool;
+use super::turns::Turns;
 use super::{Restore, RestoreError};
 use crate::explain::chain;
 use crate::fs::demand::Demand;
@@ -45,6 +46,7 @@ pub struct Restorer {
     spool: Arc<Spool>,
     /// One window per data directory: two recoveries on one host don't disturb each other.
     windows: Arc<Mutex<HashMap<PathBuf, Window>>>,
+    turns: Turns,
     limits: Limits,
     tasks: TaskTracker,
 }
@@ -73,13 +75,14 @@ impl Restorer {
         let files = usize::try_from(restore.options.spool_max_bytes / segment).unwrap_or(usize::MAX).max(1);
         let limits = Limits { in_flight_max: restore.options.concurrency, held_max: files };
         let (restore, spool) = (Arc::new(restore), Arc::new(spool));
-        Self { restore, spool, windows: Arc::default(), limits, tasks }
+        Self { restore, spool, windows: Arc::default(), turns: Turns::default(), limits, tasks }
     }
 
     /// PostgreSQL's request for one file. On `Ok` it stands, proven, at its destination. If
     /// this is dropped before it is ready, nothing is placed from then on.
     pub async fn restore(&self, request: &Resolved) -> Result<(), RestoreError> {
         let patience = Patience::begin(self.restore.patience(request.asker));
+        let _turn = patience.wait(request.file, self.turns.take(&request.destination)).await?;
         let bytes = patience.repeat(request.file, || self.attempt(request)).await?;
         self.restore.metrics.restored(bytes);
         Ok(())

@@ -5,7 +5,8 @@ use crate::fs::place::Existing;
 use crate::restore::tests::{
     SYSTEM, data_dir, names, options, repository_with, request, restore, segment, segments,
 };
-use crate::store::fault::Faults;
+use crate::store::Operation;
+use crate::store::fault::{Fault, Faults};
 use std::fs;
 use std::sync::mpsc;
 use tempfile::TempDir;
@@ -165,4 +166,18 @@ async fn a_file_that_nobody_waits_for_any_more_leaves_the_spool() {
     place.codec_idle().await;
     begins.try_recv().expect("the job was queued and ran");
     assert_eq!(place.spooled(), [""; 0]);
+}
+
+#[tokio::test]
+async fn requests_for_one_destination_never_interleave() {
+    let faults = Faults::none();
+    let place = Place::new(&faults).await;
+    // The first to come is the slow one; the answer to the second stands in the end.
+    faults.once(Operation::Read, Fault::Slow(Duration::from_millis(300)));
+    let (first, second) = (place.request(1), place.request(5));
+    let mut slow = Box::pin(place.restorer.restore(&first));
+    advance(&mut slow).await;
+    let (slow, quick) = tokio::join!(slow, place.restorer.restore(&second));
+    slow.and(quick).unwrap();
+    assert_eq!(fs::read(&second.destination).unwrap()[..4], [5; 4]);
 }

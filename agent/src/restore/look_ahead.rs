@@ -105,9 +105,13 @@ impl Restorer {
     }
 
     async fn segment(&self, name: SegmentName, request: &Resolved) -> Result<u64, RestoreError> {
-        let mut waited = false;
+        let (mut waited, mut in_vain) = (false, false);
         loop {
-            let step = self.step(name, request);
+            let step = match self.step(name, request) {
+                // Waiting a second time could be for ever; fetching once too often costs little.
+                Step::Wait(_) if in_vain => Step::Fetch,
+                step => step,
+            };
             self.look_ahead(&request.data_dir);
             match step {
                 Step::Take(proven) => {
@@ -119,7 +123,7 @@ impl Restorer {
                 Step::Wait(fetching) => {
                     waited = true;
                     self.restore.metrics.spool_wait();
-                    fetching.await;
+                    in_vain = !fetching.await;
                 }
                 Step::Fetch => {
                     // Whatever becomes of this request, the segment stops being in flight.
@@ -196,23 +200,14 @@ impl Restorer {
         data_dir: &Path,
         bring: impl Future<Output = Result<Proven, RestoreError>>,
     ) -> bool {
-        let outcome = bring.await;
-        let mut windows = self.lock();
-        let Some(window) = windows.get_mut(data_dir) else { return false };
-        window.fetching.remove(&name);
-        match outcome {
-            Ok(proven) => {
-                if window.ahead.fetched(name) == Keep::Keep {
-                    window.spooled.insert(name, proven);
-                }
-            }
+        let on_its_way = OnItsWay { restorer: self, name, data_dir, arrived: false };
+        match bring.await {
+            Ok(proven) => on_its_way.arrived(proven),
             Err(error) => {
                 tracing::debug!(segment = %name, error = %chain(&error), "looking ahead ends here");
-                window.ahead.failed(name);
                 return false;
             }
         }
-        drop(windows);
         self.look_ahead(data_dir);
         true
     }
@@ -255,6 +250,40 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if let Some(window) = self.restorer.lock().get_mut(self.data_dir) {
             window.ahead.taken(self.name);
+        }
+    }
+}
+
+/// While this lives, `name` is fetched ahead. However that ends, by a panic too, the window
+/// learns of it: a request would wait for ever for a fetch that nobody is at any more.
+struct OnItsWay<'a> {
+    restorer: &'a Restorer,
+    name: SegmentName,
+    data_dir: &'a Path,
+    arrived: bool,
+}
+
+impl OnItsWay<'_> {
+    /// The file waits in the spool, unless PostgreSQL has moved elsewhere meanwhile.
+    fn arrived(mut self, proven: Proven) {
+        if let Some(window) = self.restorer.lock().get_mut(self.data_dir) {
+            self.arrived = true;
+            window.fetching.remove(&self.name);
+            if window.ahead.fetched(self.name) == Keep::Keep {
+                window.spooled.insert(self.name, proven);
+            }
+        }
+    }
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        if self.arrived {
+            return;
+        }
+        if let Some(window) = self.restorer.lock().get_mut(self.data_dir) {
+            window.fetching.remove(&self.name);
+            window.ahead.failed(self.name);
         }
     }
 }

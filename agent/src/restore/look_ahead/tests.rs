@@ -92,6 +92,13 @@ impl Place {
     }
 }
 
+fn name(number: u8) -> SegmentName {
+    match segment(number) {
+        WalFile::Segment(name) => name,
+        other => panic!("{other}"),
+    }
+}
+
 /// Polls a future until it can't go on by itself for a while.
 async fn advance<F: Future + Unpin>(future: &mut F) {
     let ended = tokio::time::timeout(Duration::from_millis(200), future).await;
@@ -180,4 +187,44 @@ async fn requests_for_one_destination_never_interleave() {
     let (slow, quick) = tokio::join!(slow, place.restorer.restore(&second));
     slow.and(quick).unwrap();
     assert_eq!(fs::read(&second.destination).unwrap()[..4], [5; 4]);
+}
+
+#[tokio::test]
+async fn a_fetch_ahead_that_panics_is_made_again_by_the_request() {
+    let place = Place::new(&Faults::none()).await;
+    place.serve(1).await;
+    place.quiet().await;
+    place.tasks.reopen();
+    let data_dir = place.data_dir.clone();
+    {
+        let mut windows = place.restorer.lock();
+        let window = windows.get_mut(&data_dir).unwrap();
+        let (_, dropped) = window.ahead.request(name(4));
+        dropped.into_iter().for_each(|name| drop(window.spooled.remove(&name)));
+        window.ahead.taken(name(4));
+        window.spooled.remove(&name(5));
+        window.ahead.taken(name(5));
+        place.restorer.begin(window, name(5), &data_dir, async { panic!("on purpose") });
+    }
+    place.quiet().await;
+    assert!(
+        !place.restorer.lock()[&data_dir].fetching.contains_key(&name(5)),
+        "a request would wait for ever"
+    );
+    place.tasks.reopen();
+    place.serve(5).await;
+}
+
+#[tokio::test]
+async fn a_fetch_ahead_that_never_began_is_not_waited_for_again() {
+    let place = Place::new(&Faults::none()).await;
+    place.serve(1).await;
+    {
+        // What a runtime that is shutting down leaves of a task.
+        let mut windows = place.restorer.lock();
+        let window = windows.get_mut(&place.data_dir).unwrap();
+        window.ahead.begin(name(2));
+        window.fetching.insert(name(2), std::future::ready(false).boxed().shared());
+    }
+    place.serve(2).await;
 }

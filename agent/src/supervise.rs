@@ -72,7 +72,7 @@ pub async fn run(options: AgentOptions, clock: Clock) -> Result<(), AgentError> 
     let name = SocketLock::take(&options.socket)?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let started = tokio::select! {
-        server = start(&options, clock, &tasks) => Some(server?),
+        server = start(&options, clock, &tasks, &stop) => Some(server?),
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
@@ -98,7 +98,12 @@ pub async fn run(options: AgentOptions, clock: Clock) -> Result<(), AgentError> 
     Ok(())
 }
 
-async fn start(options: &AgentOptions, clock: Clock, tasks: &TaskTracker) -> Result<Server, AgentError> {
+async fn start(
+    options: &AgentOptions,
+    clock: Clock,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Server, AgentError> {
     let metrics = Metrics::new().map_err(|error| AgentError::System(error.to_string()))?;
     let metrics = Arc::new(metrics);
     let codec = Codec::start().map_err(|error| AgentError::System(error.to_string()))?;
@@ -114,7 +119,7 @@ async fn start(options: &AgentOptions, clock: Clock, tasks: &TaskTracker) -> Res
         }
     };
     let restore = Restore::new(repository, codec, options.restore.clone(), Arc::clone(&metrics));
-    let restorer = Restorer::new(restore, spool, tasks.clone());
+    let restorer = Restorer::new(restore, spool, tasks.clone(), stop.clone());
     let status = Arc::new(Mutex::new(AgentStatus::new(clock.now())));
     Ok(Server { archiver, restorer, metrics, status, clock })
 }

@@ -6,7 +6,7 @@
 //! waits for a fetch on its way at most as long as its patience, and fetches itself if that
 //! one failed; history files are always fetched fresh; a request that is given up, whose
 //! future is dropped, places nothing afterwards; a file in the spool that nothing will use
-//! is removed.
+//! is removed; nothing is fetched ahead once the agent is stopping.
 
 use super::open::Proven;
 use super::patience::Patience;
@@ -49,6 +49,7 @@ pub struct Restorer {
     turns: Turns,
     limits: Limits,
     tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 struct Window {
@@ -69,13 +70,14 @@ enum Step {
 }
 
 impl Restorer {
-    /// Work is spawned on `tasks`, which the supervisor waits for when it stops.
-    pub fn new(restore: Restore, spool: Spool, tasks: TaskTracker) -> Self {
+    /// Work is spawned on `tasks`, which the supervisor waits for when it stops; once `stop` is
+    /// cancelled only what is asked for is fetched.
+    pub fn new(restore: Restore, spool: Spool, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let segment = u64::from(restore.repository.segment_size().bytes());
         let files = usize::try_from(restore.options.spool_max_bytes / segment).unwrap_or(usize::MAX).max(1);
         let limits = Limits { in_flight_max: restore.options.concurrency, held_max: files };
         let (restore, spool) = (Arc::new(restore), Arc::new(spool));
-        Self { restore, spool, windows: Arc::default(), turns: Turns::default(), limits, tasks }
+        Self { restore, spool, windows: Arc::default(), turns: Turns::default(), limits, tasks, stop }
     }
 
     /// PostgreSQL's request for one file. On `Ok` it stands, proven, at its destination. If
@@ -173,6 +175,7 @@ impl Restorer {
         let mut held: usize = windows.values().map(|window| window.ahead.held()).sum();
         let Some(window) = windows.get_mut(data_dir) else { return };
         while held < self.limits.held_max
+            && !self.stop.is_cancelled()
             && let Some(name) = window.ahead.candidate()
         {
             held += 1;

@@ -19,6 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 struct Place {
     restorer: Restorer,
     tasks: TaskTracker,
+    stop: CancellationToken,
     data_dir: PathBuf,
     dir: TempDir,
 }
@@ -28,11 +29,11 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let repository = repository_with(faults, &segments(6)).await;
         let spool = Spool::take(&options(dir.path()).spool_dir).unwrap();
-        let tasks = TaskTracker::new();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let restore = restore(repository, dir.path());
-        let restorer = Restorer::new(restore, spool, tasks.clone());
+        let restorer = Restorer::new(restore, spool, tasks.clone(), stop.clone());
         let data_dir = data_dir(dir.path(), SYSTEM).canonicalize().unwrap();
-        Self { restorer, tasks, data_dir, dir }
+        Self { restorer, tasks, stop, data_dir, dir }
     }
 
     fn request(&self, number: u8) -> Resolved {
@@ -218,6 +219,7 @@ async fn a_fetch_ahead_that_panics_is_made_again_by_the_request() {
 #[tokio::test]
 async fn a_fetch_ahead_that_never_began_is_not_waited_for_again() {
     let place = Place::new(&Faults::none()).await;
+    place.stop.cancel();
     place.serve(1).await;
     {
         // What a runtime that is shutting down leaves of a task.
@@ -227,4 +229,13 @@ async fn a_fetch_ahead_that_never_began_is_not_waited_for_again() {
         window.fetching.insert(name(2), std::future::ready(false).boxed().shared());
     }
     place.serve(2).await;
+}
+
+#[tokio::test]
+async fn nothing_is_fetched_ahead_once_the_agent_is_stopping() {
+    let place = Place::new(&Faults::none()).await;
+    place.stop.cancel();
+    place.serve(1).await;
+    assert!(place.tasks.is_empty());
+    assert_eq!(place.held(), 0);
 }

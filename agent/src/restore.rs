@@ -1,11 +1,13 @@
 //! The way back: one WAL file from the repository to where PostgreSQL wants it.
 //!
-//! `resolve` (what is asked, by whom, may it be placed there) → `fetch` → `open` (prove and
-//! decompress into the spool) → `place`. [`look_ahead::Restorer`] stands in front and decides,
-//! with `wald_core::sequence`, which segments take that way before PostgreSQL asks.
+//! `resolve` (what is asked, by whom, may it be placed there) → is that cluster the
+//! repository's → `fetch` → `open` (prove and decompress into the spool) → `place`.
+//! [`look_ahead::Restorer`] stands in front and decides, with `wald_core::sequence`, which
+//! segments take that way before PostgreSQL asks.
 //!
-//! Invariants: no byte is placed that was not proven, and nothing once nobody waits for it;
-//! an absence is believed only when the repository vouches for it, and never from a
+//! Invariants: no byte is placed that was not proven, and nothing once nobody waits for it; a
+//! cluster that is not the repository's is told nothing about it, least of all that a file is
+//! not there; an absence is believed only when the repository vouches for it, and never from a
 //! prefetch; everything else is an error that `wald_core::outcome` turns into a stop, not into
 //! the end of the WAL; the spool is bounded, wiped at start, and what another process left in
 //! it is never used.
@@ -18,6 +20,7 @@ mod open;
 pub mod spool;
 pub mod look_ahead;
 
+use crate::cluster::ClusterError;
 use crate::codec::open::OpenError;
 use crate::codec::{Codec, CodecGone};
 use crate::fs::FsError;
@@ -57,6 +60,14 @@ pub enum RestoreError {
     /// The request makes no sense.
     #[error(transparent)]
     Refused(#[from] ResolveError),
+    /// The data directory is another cluster's, or can't be told to be the repository's.
+    #[error("{file} is not looked for: the cluster that asks must be known to be the repository's")]
+    Cluster {
+        /// The file.
+        file: WalFile,
+        /// What is wrong with the data directory.
+        source: ClusterError,
+    },
     /// The repository says that it has no such file.
     #[error("{file} is not in the repository")]
     Absent {
@@ -132,6 +143,7 @@ impl RestoreError {
             RestoreError::Unreachable { .. } | RestoreError::NoAnswer { .. } => RestoreFinding::Unreachable,
             RestoreError::Corrupt { .. } => RestoreFinding::Corrupt,
             RestoreError::Refused(_)
+            | RestoreError::Cluster { .. }
             | RestoreError::Local { .. }
             | RestoreError::Place { .. }
             | RestoreError::Spool { .. }
@@ -159,6 +171,7 @@ impl Restore {
     /// no agent answers. The file is made beside its destination and renamed.
     pub async fn restore_directly(&self, request: &Resolved) -> Result<(), RestoreError> {
         let file = request.file;
+        self.check_cluster(request).await?;
         let attempt = || {
             let destination = request.destination.clone();
             self.bring(file, move || Draft::beside(&destination))
@@ -167,6 +180,17 @@ impl Restore {
         let bytes = proven.place(request, &Demand::new().watch())?;
         self.metrics.restored(bytes);
         Ok(())
+    }
+
+    /// Whoever asks must be the repository's cluster: another one's WAL is not here, and to be
+    /// told so would end its recovery. Every data directory that asks has a `pg_control`: one
+    /// that was restored has it before its server starts, and `pg_rewind` changes one that ran.
+    async fn check_cluster(&self, request: &Resolved) -> Result<(), RestoreError> {
+        let (file, data_dir) = (request.file, request.data_dir.clone());
+        let identity = self.repository.identity().clone();
+        // Reads a file, and waits where it is being written: not on the runtime's threads.
+        let checked = self.codec.run(move || crate::cluster::check(&data_dir, &identity)).await?;
+        checked.map_err(|source| RestoreError::Cluster { file, source })
     }
 
     /// How long to wait for a repository that can't be reached.

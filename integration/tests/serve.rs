@@ -354,6 +354,39 @@ fn a_segment_of_a_running_server_is_never_replaced() -> Result<()> {
 }
 
 #[test]
+fn another_cluster_on_the_host_is_not_told_that_its_wal_ends() -> Result<()> {
+    let mut scene = Scene::open(Plot { settings: impatient(), ..Plot::small() })?;
+    let other = Cluster::create(&scene.sandbox, "other", &Plot::small().cluster)?;
+    let system = |cluster: &Cluster| -> Result<String> {
+        let target = cluster.data_dir().to_str().context("a path")?;
+        let said = cluster.run("pg_controldata", &["-D", target])?.success()?.stdout;
+        let line = said.lines().find(|line| line.contains("system identifier")).context("a line")?;
+        Ok(line.rsplit(' ').next().unwrap_or_default().to_owned())
+    };
+    let systems = [system(&scene.cluster)?, system(&other)?];
+    let dir = other.data_dir().to_owned();
+    scene.write_segments(1)?;
+    scene.cluster.wait_archived()?;
+    for with_agent in [true, false] {
+        if !with_agent {
+            scene.agent.kill_hard()?;
+        }
+        for (name, target) in [
+            ("000000010000000000000001", "RECOVERYXLOG"),
+            ("0000000100000000000000EE", "RECOVERYXLOG"),
+            ("00000002.history", "RECOVERYHISTORY"),
+        ] {
+            let answer = ask(&scene, &dir, name, target)?.exited_with(200)?;
+            for system in &systems {
+                assert!(answer.said().contains(system.as_str()), "{}", answer.said());
+            }
+            assert!(!dir.join("pg_wal").join(target).exists());
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn what_a_killed_fetch_left_is_swept_by_the_next() -> Result<()> {
     let mut scene = Scene::open(Plot { settings: impatient(), ..Plot::small() })?;
     let copy = copy_of(&scene, "copy")?;

@@ -85,6 +85,7 @@ impl Restorer {
     pub async fn restore(&self, request: &Resolved) -> Result<(), RestoreError> {
         let patience = Patience::begin(self.restore.patience(request.asker));
         let _turn = patience.wait(request.file, self.turns.take(&request.destination)).await?;
+        self.restore.check_cluster(request).await?;
         let bytes = patience.repeat(request.file, || self.attempt(request)).await?;
         self.restore.metrics.restored(bytes);
         Ok(())

@@ -127,3 +127,21 @@ async fn without_an_agent_a_failed_request_leaves_no_file() {
     assert_eq!(error.finding(), RestoreFinding::Corrupt);
     assert_eq!(names(&data_dir.join("pg_wal")), [""; 0]);
 }
+
+#[tokio::test]
+async fn another_cluster_is_told_whose_repository_it_asks_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = data_dir(dir.path(), 4711);
+    let restore = restore(repository_with(&Faults::none(), &segments(1)).await, dir.path());
+    for file in [segment(1), segment(9), WalFile::parse("00000002.history").unwrap()] {
+        let error = restore.restore_directly(&request(&data_dir, file, "RECOVERYXLOG")).await.unwrap_err();
+        let said = crate::explain::chain(&error);
+        assert!(said.contains("4711") && said.contains(&SYSTEM.to_string()), "{said}");
+        assert_eq!(error.finding(), RestoreFinding::Failed);
+    }
+    // Who can't tell which cluster it is, is not told that a file is absent either.
+    fs::remove_file(data_dir.join("global/pg_control")).unwrap();
+    let error = restore.restore_directly(&request(&data_dir, segment(9), "RECOVERYXLOG")).await.unwrap_err();
+    assert_eq!(error.finding(), RestoreFinding::Failed);
+    assert_eq!(names(&data_dir.join("pg_wal")), [""; 0]);
+}

@@ -117,6 +117,18 @@ async fn segments_are_served_in_order_and_the_spool_empties() {
 }
 
 #[tokio::test]
+async fn another_cluster_is_refused_although_the_agent_serves_this_one() {
+    let place = Place::new(&Faults::none()).await;
+    let foreign = data_dir(&place.dir.path().join("b"), 4711);
+    let request = request(&foreign, segment(9), "RECOVERYXLOG");
+    let error = place.restorer.restore(&request).await.unwrap_err();
+    assert_eq!(error.finding(), RestoreFinding::Failed);
+    let said = chain(&error);
+    assert!(said.contains("4711") && said.contains(&SYSTEM.to_string()), "{said}");
+    assert_eq!(place.held(), 0, "nothing is fetched ahead for it either");
+}
+
+#[tokio::test]
 async fn a_segment_under_its_own_name_is_not_replaced() {
     let place = Place::new(&Faults::none()).await;
     let by_name = request(&place.data_dir, segment(1), &segment(1).to_string());

@@ -54,6 +54,7 @@ fn lock(lasts: &Mutex<bool>) -> MutexGuard<'_, bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn nothing_is_done_once_nobody_waits() {
@@ -82,7 +83,8 @@ mod tests {
             drop(demand);
             dropped.send(()).unwrap();
         });
-        assert!(wait_dropped.try_recv().is_err(), "the act is not over");
+        let early = wait_dropped.recv_timeout(Duration::from_millis(100));
+        assert!(early.is_err(), "the act is not over");
         end.send(()).unwrap();
         wait_dropped.recv().unwrap();
         assert_eq!(work.join().unwrap(), Some(()));

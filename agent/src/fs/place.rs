@@ -97,24 +97,21 @@ impl Draft {
     pub fn beside(destination: &Path) -> Result<(Self, File), FsError> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         remove_stale(destination.parent().unwrap_or(Path::new("/")));
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
+        for _ in 0..BESIDE_ATTEMPTS_MAX {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let mut name = OsString::from(format!("{BESIDE_PREFIX}{}.{number}.", std::process::id()));
             name.push(destination.file_name().unwrap_or_default());
-            let path = destination.with_file_name(name);
-            match Self::create(&path) {
+            match Self::create(&destination.with_file_name(name)) {
                 Ok((draft, file)) => {
                     if let Some(draft) = draft.locked(&file)? {
                         return Ok((draft, file));
                     }
                 }
-                Err(error)
-                    if error.kind() == io::ErrorKind::AlreadyExists && attempts < BESIDE_ATTEMPTS_MAX => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
         }
+        Err(FsError::new("find a free name beside", destination, io::ErrorKind::AlreadyExists))
     }
 
     /// Marks a new draft as in use; nothing if another process took it for stale before.

@@ -4,6 +4,7 @@
 //! Invariant: nothing here decides; every function does one thing and names the path that it
 //! failed on.
 
+pub mod demand;
 pub mod map;
 pub mod place;
 

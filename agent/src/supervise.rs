@@ -135,7 +135,7 @@ async fn start(
         tasks.spawn(Mender { guard, repository, backup }.run(stop.clone()));
     }
     let restore = Restore::new(repository, codec, options.restore.clone(), Arc::clone(&metrics));
-    let restorer = Restorer::new(restore, spool, tasks.clone());
+    let restorer = Restorer::new(restore, spool, tasks.clone(), stop.clone());
     let status = Arc::new(Mutex::new(AgentStatus::new(clock.now())));
     Ok(Server { archiver, guard, restorer, metrics, status, clock })
 }

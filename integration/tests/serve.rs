@@ -242,7 +242,11 @@ fn a_promotion_leaves_a_partial_segment_that_is_served_by_that_name_only() -> Re
     let full = partial.trim_end_matches(".partial").to_owned();
     let dir = standby.data_dir().to_owned();
     ask(&scene, &dir, &full, "RECOVERYXLOG")?.exited_with(1)?;
+    // Its own one is in its pg_wal still, and is not replaced.
+    ask(&scene, &dir, &partial, &partial)?.exited_with(200)?;
+    fs::rename(dir.join("pg_wal").join(&partial), dir.join("pg_wal/aside"))?;
     ask(&scene, &dir, &partial, &partial)?.success()?;
+    assert_eq!(fs::read(dir.join("pg_wal").join(&partial))?, fs::read(dir.join("pg_wal/aside"))?);
     fs::remove_file(dir.join("pg_wal").join(&partial))?;
     let history = fs::read(scene.repository().join("wal/00000002.history"))?;
     assert_eq!(history, fs::read(dir.join("pg_wal/00000002.history"))?);
@@ -324,4 +328,85 @@ fn an_agent_that_starts_during_an_outage_keeps_nobody_waiting() -> Result<()> {
     fs::rename(&away, &here)?;
     wait::until_true("the agent to answer", DEADLINE, || Ok(scene.agent.run(&["status"])?.code() == 0))?;
     Ok(())
+}
+
+#[test]
+fn a_segment_of_a_running_server_is_never_replaced() -> Result<()> {
+    let mut scene = Scene::open(Plot::small())?;
+    scene.write_segments(2)?;
+    scene.cluster.wait_archived()?;
+    let object = segments(&scene.repository())?.into_iter().next().context("a segment")?;
+    let name = object.file_stem().and_then(|stem| stem.to_str()).context("a name")?.to_owned();
+    let dir = scene.cluster.data_dir().to_owned();
+    let segment = dir.join("pg_wal").join(&name);
+    use std::os::unix::fs::MetadataExt;
+    let before = fs::metadata(&segment)?.ino();
+    for with_agent in [true, false] {
+        if !with_agent {
+            scene.agent.kill_hard()?;
+        }
+        let answer = ask(&scene, &dir, &name, &name)?.exited_with(200)?;
+        assert!(answer.said().contains("is there already"), "{}", answer.said());
+        assert_eq!(fs::metadata(&segment)?.ino(), before, "the server lost the file that it knows");
+        assert_eq!(left_by_wald(&dir)?, [""; 0]);
+    }
+    Ok(())
+}
+
+#[test]
+fn another_cluster_on_the_host_is_not_told_that_its_wal_ends() -> Result<()> {
+    let mut scene = Scene::open(Plot { settings: impatient(), ..Plot::small() })?;
+    let other = Cluster::create(&scene.sandbox, "other", &Plot::small().cluster)?;
+    let system = |cluster: &Cluster| -> Result<String> {
+        let target = cluster.data_dir().to_str().context("a path")?;
+        let said = cluster.run("pg_controldata", &["-D", target])?.success()?.stdout;
+        let line = said.lines().find(|line| line.contains("system identifier")).context("a line")?;
+        Ok(line.rsplit(' ').next().unwrap_or_default().to_owned())
+    };
+    let systems = [system(&scene.cluster)?, system(&other)?];
+    let dir = other.data_dir().to_owned();
+    scene.write_segments(1)?;
+    scene.cluster.wait_archived()?;
+    for with_agent in [true, false] {
+        if !with_agent {
+            scene.agent.kill_hard()?;
+        }
+        for (name, target) in [
+            ("000000010000000000000001", "RECOVERYXLOG"),
+            ("0000000100000000000000EE", "RECOVERYXLOG"),
+            ("00000002.history", "RECOVERYHISTORY"),
+        ] {
+            let answer = ask(&scene, &dir, name, target)?.exited_with(200)?;
+            for system in &systems {
+                assert!(answer.said().contains(system.as_str()), "{}", answer.said());
+            }
+            assert!(!dir.join("pg_wal").join(target).exists());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_killed_fetch_left_is_swept_by_the_next() -> Result<()> {
+    let mut scene = Scene::open(Plot { settings: impatient(), ..Plot::small() })?;
+    let copy = copy_of(&scene, "copy")?;
+    scene.write_segments(1)?;
+    scene.cluster.wait_archived()?;
+    scene.agent.kill_hard()?;
+    let dir = copy.data_dir();
+    let object = segments(&scene.repository())?.into_iter().next().context("a segment")?;
+    let name = object.file_stem().and_then(|stem| stem.to_str()).context("a name")?.to_owned();
+    signal(&dir.join("pg_wal"), "wald-tmp.1.0.RECOVERYXLOG")?;
+    ask(&scene, dir, &name, "RECOVERYXLOG")?.success()?;
+    assert!(dir.join("pg_wal/RECOVERYXLOG").exists());
+    assert_eq!(left_by_wald(dir)?, [""; 0]);
+    Ok(())
+}
+
+/// Files in a `pg_wal` that wald makes and must not leave.
+fn left_by_wald(data_dir: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(data_dir.join("pg_wal"))?;
+    let names: Vec<_> =
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<Result<_>>()?;
+    Ok(names.into_iter().filter(|name| name.starts_with("wald-")).collect())
 }

@@ -18,44 +18,128 @@ pub(super) enum Fetched {
     Bare { file: WalFile, raw: Bytes, proof: Bytes },
 }
 
+impl Fetched {
+    /// Which file it is.
+    pub(super) fn file(&self) -> WalFile {
+        match self {
+            Fetched::Sealed { file, .. } | Fetched::Bare { file, .. } => *file,
+        }
+    }
+}
+
 /// A history or label file, or a proof, is never larger.
 const SMALL_OBJECT_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) async fn fetch(repository: &Repository, file: WalFile) -> Result<Fetched, RestoreError> {
+    let wanted = ObjectKey::wal(file);
     match file {
         WalFile::Segment(_) | WalFile::Partial(_) => {
-            let object = get(repository, file, repository.sealed_bytes_max()).await?;
+            let object = get(repository, file, &wanted, repository.sealed_bytes_max()).await?;
             Ok(Fetched::Sealed { file, object })
         }
         WalFile::History(_) | WalFile::BackupLabel(..) => {
-            let raw = get(repository, file, SMALL_OBJECT_BYTES_MAX).await?;
+            let raw = get(repository, file, &wanted, SMALL_OBJECT_BYTES_MAX).await?;
             let key = ObjectKey::wal_proof(file);
-            let proof = repository.store().get(&key, SMALL_OBJECT_BYTES_MAX).await;
-            let proof = proof.map_err(|source| {
-                if source.is_absent() {
-                    // The proof is written first, so somebody removed it or put the file there.
+            let proof = get(repository, file, &key, SMALL_OBJECT_BYTES_MAX).await;
+            let proof = proof.map_err(|error| match error {
+                // The proof is written first, so somebody removed it or put the file there.
+                RestoreError::Absent { file } => {
                     let detail = format!("its proof {key} is missing");
-                    RestoreError::Corrupt { file, key: ObjectKey::wal(file).to_string(), detail }
-                } else {
-                    RestoreError::Unreachable { file, source }
+                    RestoreError::Corrupt { file, key: wanted.to_string(), detail }
                 }
+                error => error,
             })?;
             Ok(Fetched::Bare { file, raw, proof })
         }
     }
 }
 
-async fn get(repository: &Repository, file: WalFile, bytes_max: u64) -> Result<Bytes, RestoreError> {
-    let key = ObjectKey::wal(file);
-    match repository.store().get(&key, bytes_max).await {
-        Ok(object) => Ok(object),
-        Err(error) if error.is_absent() => match repository.believed_absent(&key).await {
+async fn get(
+    repository: &Repository,
+    file: WalFile,
+    key: &ObjectKey,
+    bytes_max: u64,
+) -> Result<Bytes, RestoreError> {
+    let error = match repository.store().get(key, bytes_max).await {
+        Ok(object) => return Ok(object),
+        Err(error) => error,
+    };
+    // Every kind by name: a new one has to be thought about, and never reads as absent.
+    match error {
+        StoreError::Absent { .. } => match repository.believed_absent(key).await {
             Ok(()) => Err(RestoreError::Absent { file }),
             Err(source) => Err(RestoreError::Unreachable { file, source }),
         },
-        Err(error @ StoreError::TooLarge { .. }) => {
+        StoreError::TooLarge { .. } => {
             Err(RestoreError::Corrupt { file, key: key.to_string(), detail: error.to_string() })
         }
-        Err(source) => Err(RestoreError::Unreachable { file, source }),
+        source @ (StoreError::Unreachable { .. }
+        | StoreError::Refused { .. }
+        | StoreError::Misconfigured { .. }
+        | StoreError::Occupied { .. }
+        | StoreError::BadAnswer { .. }) => Err(RestoreError::Unreachable { file, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{HISTORY, repository_with};
+    use super::*;
+    use crate::store::Operation;
+    use crate::store::fault::{Fault, Faults};
+    use wald_core::outcome::RestoreFinding;
+
+    async fn finding(repository: &Repository, name: &str) -> RestoreFinding {
+        let outcome = fetch(repository, WalFile::parse(name).unwrap()).await;
+        outcome.map_or_else(|error| error.finding(), |_| RestoreFinding::Placed)
+    }
+
+    #[tokio::test]
+    async fn only_what_the_repository_vouches_for_is_absent() {
+        let absent = "0000000100000000000000EE";
+        for (fault, expected) in [
+            (None, RestoreFinding::Absent),
+            (Some(Fault::Unreachable), RestoreFinding::Unreachable),
+            (Some(Fault::AnswerLost), RestoreFinding::Unreachable),
+            (Some(Fault::NotFoundByProxy), RestoreFinding::Unreachable),
+        ] {
+            let faults = Faults::none();
+            let repository = repository_with(&faults, &[]).await;
+            if let Some(fault) = fault {
+                faults.always(Operation::Read, fault);
+            }
+            assert_eq!(finding(&repository, absent).await, expected, "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_repository_that_is_another_one_meanwhile_says_nothing() {
+        let repository = repository_with(&Faults::none(), &[]).await;
+        repository.store().delete(&ObjectKey::identity()).await.unwrap();
+        assert_eq!(finding(&repository, "0000000100000000000000EE").await, RestoreFinding::Unreachable);
+    }
+
+    #[tokio::test]
+    async fn a_history_file_without_its_proof_is_corrupt_only_if_the_repository_vouches_for_that() {
+        let file = WalFile::parse("00000002.history").unwrap();
+        let objects = [(ObjectKey::wal(file), HISTORY.to_vec())];
+        let repository = repository_with(&Faults::none(), &objects).await;
+        assert_eq!(finding(&repository, "00000002.history").await, RestoreFinding::Corrupt);
+        // Its disk was unmounted in between, say.
+        repository.store().delete(&ObjectKey::identity()).await.unwrap();
+        assert_eq!(finding(&repository, "00000002.history").await, RestoreFinding::Unreachable);
+    }
+
+    #[tokio::test]
+    async fn an_object_larger_than_it_can_be_is_corrupt() {
+        let file = WalFile::parse("00000002.history").unwrap();
+        let large = vec![0; usize::try_from(SMALL_OBJECT_BYTES_MAX).unwrap() + 1];
+        let mut objects = vec![(ObjectKey::wal(file), HISTORY.to_vec()), (ObjectKey::wal_proof(file), large)];
+        let repository = repository_with(&Faults::none(), &objects).await;
+        assert_eq!(finding(&repository, "00000002.history").await, RestoreFinding::Corrupt);
+        objects.swap(0, 1);
+        objects[0].0 = ObjectKey::wal(file);
+        let repository = repository_with(&Faults::none(), &objects[..1]).await;
+        assert_eq!(finding(&repository, "00000002.history").await, RestoreFinding::Corrupt);
     }
 }

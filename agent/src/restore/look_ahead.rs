@@ -4,18 +4,24 @@
 //! What is fetched next is decided by `wald_core::sequence::Prefetch`; this is its shell.
 //! Invariants: an answer "absent" comes from a fetch made for that very request; a request
 //! waits for a fetch on its way at most as long as its patience, and fetches itself if that
-//! one failed; history files are always fetched fresh.
+//! one failed; history files are always fetched fresh; a request that is given up, whose
+//! future is dropped, places nothing afterwards; a file in the spool that nothing will use
+//! is removed; nothing is fetched ahead once the agent is stopping.
 
-use super::patience::patiently;
+use super::open::Proven;
+use super::patience::Patience;
 use super::resolve::Resolved;
 use super::spool::Spool;
+use super::turns::Turns;
 use super::{Restore, RestoreError};
 use crate::explain::chain;
-use crate::fs::place;
+use crate::fs::demand::Demand;
+use crate::fs::place::Draft;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -40,21 +46,23 @@ pub struct Restorer {
     spool: Arc<Spool>,
     /// One window per data directory: two recoveries on one host don't disturb each other.
     windows: Arc<Mutex<HashMap<PathBuf, Window>>>,
+    turns: Turns,
     limits: Limits,
     tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 struct Window {
     asked_at: Instant,
     ahead: Prefetch,
-    spooled: HashMap<SegmentName, (PathBuf, u64)>,
+    spooled: HashMap<SegmentName, Proven>,
     fetching: HashMap<SegmentName, Fetching>,
 }
 
 /// How a request for a segment goes on.
 enum Step {
     /// It is in the spool.
-    Take(PathBuf, u64),
+    Take(Proven),
     /// It is on its way.
     Wait(Fetching),
     /// Fetch it for this request.
@@ -62,18 +70,23 @@ enum Step {
 }
 
 impl Restorer {
-    /// Work is spawned on `tasks`, which the supervisor waits for when it stops.
-    pub fn new(restore: Restore, spool: Spool, tasks: TaskTracker) -> Self {
+    /// Work is spawned on `tasks`, which the supervisor waits for when it stops; once `stop` is
+    /// cancelled only what is asked for is fetched.
+    pub fn new(restore: Restore, spool: Spool, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let segment = u64::from(restore.repository.segment_size().bytes());
         let files = usize::try_from(restore.options.spool_max_bytes / segment).unwrap_or(usize::MAX).max(1);
         let limits = Limits { in_flight_max: restore.options.concurrency, held_max: files };
-        Self { restore: Arc::new(restore), spool: Arc::new(spool), windows: Arc::default(), limits, tasks }
+        let (restore, spool) = (Arc::new(restore), Arc::new(spool));
+        Self { restore, spool, windows: Arc::default(), turns: Turns::default(), limits, tasks, stop }
     }
 
-    /// PostgreSQL's request for one file. On `Ok` it stands, proven, at its destination.
+    /// PostgreSQL's request for one file. On `Ok` it stands, proven, at its destination. If
+    /// this is dropped before it is ready, nothing is placed from then on.
     pub async fn restore(&self, request: &Resolved) -> Result<(), RestoreError> {
-        let patience = self.restore.patience(request.asker);
-        let bytes = patiently(request.file, patience, || self.attempt(request)).await?;
+        let patience = Patience::begin(self.restore.patience(request.asker));
+        let _turn = patience.wait(request.file, self.turns.take(&request.destination)).await?;
+        self.restore.check_cluster(request).await?;
+        let bytes = patience.repeat(request.file, || self.attempt(request)).await?;
         self.restore.metrics.restored(bytes);
         Ok(())
     }
@@ -82,36 +95,44 @@ impl Restorer {
         match request.file {
             WalFile::Segment(name) => self.segment(name, request).await,
             WalFile::Partial(_) | WalFile::History(_) | WalFile::BackupLabel(..) => {
-                let path = self.spool.fresh_path(request.file);
-                let bytes = self.restore.bring(request.file, path.clone()).await?;
-                self.place(path, bytes, request).await
+                let proven = self.bring(request.file).await?;
+                self.place(proven, request).await
             }
         }
     }
 
+    /// Fetches a file into the spool.
+    fn bring(&self, file: WalFile) -> impl Future<Output = Result<Proven, RestoreError>> + use<> {
+        let (restore, path) = (Arc::clone(&self.restore), self.spool.fresh_path(file));
+        async move { restore.bring(file, move || Draft::create(&path)).await }
+    }
+
     async fn segment(&self, name: SegmentName, request: &Resolved) -> Result<u64, RestoreError> {
-        let mut waited = false;
+        let (mut waited, mut in_vain) = (false, false);
         loop {
-            let step = self.step(name, request);
+            let step = match self.step(name, request) {
+                // Waiting a second time could be for ever; fetching once too often costs little.
+                Step::Wait(_) if in_vain => Step::Fetch,
+                step => step,
+            };
             self.look_ahead(&request.data_dir);
             match step {
-                Step::Take(path, bytes) => {
+                Step::Take(proven) => {
                     if !waited {
                         self.restore.metrics.spool_hit();
                     }
-                    return self.place(path, bytes, request).await;
+                    return self.place(proven, request).await;
                 }
                 Step::Wait(fetching) => {
                     waited = true;
                     self.restore.metrics.spool_wait();
-                    fetching.await;
+                    in_vain = !fetching.await;
                 }
                 Step::Fetch => {
-                    let path = self.spool.fresh_path(name);
                     // Whatever becomes of this request, the segment stops being in flight.
-                    let _in_flight = InFlight { restorer: self, name, data_dir: request.data_dir.clone() };
-                    let bytes = self.restore.bring(request.file, path.clone()).await?;
-                    return self.place(path, bytes, request).await;
+                    let _in_flight = InFlight { restorer: self, name, data_dir: &request.data_dir };
+                    let proven = self.bring(request.file).await?;
+                    return self.place(proven, request).await;
                 }
             }
         }
@@ -129,15 +150,13 @@ impl Restorer {
         window.asked_at = Instant::now();
         let (answer, dropped) = window.ahead.request(name);
         for name in dropped {
-            if let Some((path, _)) = window.spooled.remove(&name) {
-                remove(path);
-            }
+            window.spooled.remove(&name);
         }
         match answer {
             Answer::Finished => {
                 window.ahead.taken(name);
                 match window.spooled.remove(&name) {
-                    Some((path, bytes)) => Step::Take(path, bytes),
+                    Some(proven) => Step::Take(proven),
                     None => Step::Fetch,
                 }
             }
@@ -151,63 +170,58 @@ impl Restorer {
     }
 
     /// Starts the fetches behind the asked-for segment, as far as they fit.
-    fn look_ahead(&self, data_dir: &std::path::Path) {
+    fn look_ahead(&self, data_dir: &Path) {
         let mut windows = self.lock();
         // The spool's limit holds for all recoveries on this host together.
         let mut held: usize = windows.values().map(|window| window.ahead.held()).sum();
         let Some(window) = windows.get_mut(data_dir) else { return };
         while held < self.limits.held_max
+            && !self.stop.is_cancelled()
             && let Some(name) = window.ahead.candidate()
         {
             held += 1;
-            window.ahead.begin(name);
-            let this = self.clone();
-            let data_dir = data_dir.to_owned();
-            let task = self.tasks.spawn(async move { this.prefetch(name, data_dir).await });
-            window.fetching.insert(name, task.map(|joined| joined.unwrap_or(false)).boxed().shared());
+            self.begin(window, name, data_dir, self.bring(WalFile::Segment(name)));
         }
     }
 
-    async fn prefetch(&self, name: SegmentName, data_dir: PathBuf) -> bool {
-        let path = self.spool.fresh_path(name);
-        let outcome = self.restore.bring(WalFile::Segment(name), path.clone()).await;
-        let mut windows = self.lock();
-        let Some(window) = windows.get_mut(&data_dir) else {
-            remove(path);
-            return false;
-        };
-        window.fetching.remove(&name);
-        match outcome {
-            Ok(bytes) => {
-                if window.ahead.fetched(name) == Keep::Keep {
-                    window.spooled.insert(name, (path, bytes));
-                } else {
-                    remove(path);
-                }
-            }
+    /// Starts one fetch ahead.
+    fn begin(
+        &self,
+        window: &mut Window,
+        name: SegmentName,
+        data_dir: &Path,
+        bring: impl Future<Output = Result<Proven, RestoreError>> + Send + 'static,
+    ) {
+        window.ahead.begin(name);
+        let (this, data_dir) = (self.clone(), data_dir.to_owned());
+        let task = self.tasks.spawn(async move { this.prefetch(name, &data_dir, bring).await });
+        window.fetching.insert(name, task.map(|joined| joined.unwrap_or(false)).boxed().shared());
+    }
+
+    async fn prefetch(
+        &self,
+        name: SegmentName,
+        data_dir: &Path,
+        bring: impl Future<Output = Result<Proven, RestoreError>>,
+    ) -> bool {
+        let on_its_way = OnItsWay { restorer: self, name, data_dir, arrived: false };
+        match bring.await {
+            Ok(proven) => on_its_way.arrived(proven),
             Err(error) => {
                 tracing::debug!(segment = %name, error = %chain(&error), "looking ahead ends here");
-                window.ahead.failed(name);
                 return false;
             }
         }
-        drop(windows);
-        self.look_ahead(&data_dir);
+        self.look_ahead(data_dir);
         true
     }
 
-    async fn place(&self, path: PathBuf, bytes: u64, request: &Resolved) -> Result<u64, RestoreError> {
-        let (destination, file) = (request.destination.clone(), request.file);
+    async fn place(&self, proven: Proven, request: &Resolved) -> Result<u64, RestoreError> {
+        // Ends with this future: a job that is still queued by then does nothing.
+        let demand = Demand::new();
+        let (watch, request) = (demand.watch(), request.clone());
         // A rename, or a copy across file systems: either way not on the runtime's threads.
-        let placed = self.restore.codec.run(move || {
-            let placed = place::place(&path, &destination);
-            if placed.is_err() {
-                remove(path);
-            }
-            placed
-        });
-        placed.await?.map_err(|source| RestoreError::Local { file, source })?;
-        Ok(bytes)
+        self.restore.codec.run(move || proven.place(&request, &watch)).await?
     }
 
     /// Empties the spool of recoveries that have asked for nothing for a while: they are over,
@@ -218,13 +232,8 @@ impl Restorer {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(IDLE_CHECK) => {}
             }
-            self.lock().retain(|_, window| {
-                let over = window.asked_at.elapsed() > IDLE_MAX && window.fetching.is_empty();
-                if over {
-                    window.spooled.drain().for_each(|(_, (path, _))| remove(path));
-                }
-                !over
-            });
+            self.lock()
+                .retain(|_, window| window.asked_at.elapsed() <= IDLE_MAX || !window.fetching.is_empty());
         }
     }
 
@@ -238,19 +247,50 @@ impl Restorer {
 struct InFlight<'a> {
     restorer: &'a Restorer,
     name: SegmentName,
-    data_dir: PathBuf,
+    data_dir: &'a Path,
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        if let Some(window) = self.restorer.lock().get_mut(&self.data_dir) {
+        if let Some(window) = self.restorer.lock().get_mut(self.data_dir) {
             window.ahead.taken(self.name);
         }
     }
 }
 
-fn remove(path: PathBuf) {
-    if let Err(error) = std::fs::remove_file(&path) {
-        tracing::warn!(path = %path.display(), %error, "can't remove a file from the spool");
+/// While this lives, `name` is fetched ahead. However that ends, by a panic too, the window
+/// learns of it: a request would wait for ever for a fetch that nobody is at any more.
+struct OnItsWay<'a> {
+    restorer: &'a Restorer,
+    name: SegmentName,
+    data_dir: &'a Path,
+    arrived: bool,
+}
+
+impl OnItsWay<'_> {
+    /// The file waits in the spool, unless PostgreSQL has moved elsewhere meanwhile.
+    fn arrived(mut self, proven: Proven) {
+        if let Some(window) = self.restorer.lock().get_mut(self.data_dir) {
+            self.arrived = true;
+            window.fetching.remove(&self.name);
+            if window.ahead.fetched(self.name) == Keep::Keep {
+                window.spooled.insert(self.name, proven);
+            }
+        }
     }
 }
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        if self.arrived {
+            return;
+        }
+        if let Some(window) = self.restorer.lock().get_mut(self.data_dir) {
+            window.fetching.remove(&self.name);
+            window.ahead.failed(self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

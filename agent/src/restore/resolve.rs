@@ -2,8 +2,10 @@
 //!
 //! Invariant: a file is placed only directly in a directory called `pg_wal` of a PostgreSQL
 //! data directory, under the name that PostgreSQL or `pg_rewind` uses; so whoever may use the
-//! socket can't make the agent write anywhere else.
+//! socket can't make the agent write anywhere else. A WAL file that stands under its own name
+//! is never replaced: on a running server it may be the one that is being written.
 
+use crate::fs::place::Existing;
 use std::path::{Path, PathBuf};
 use wald_core::outcome::Asker;
 use wald_core::wal_file::{WalFile, WalFileError};
@@ -36,6 +38,8 @@ pub struct Resolved {
     pub destination: PathBuf,
     /// The data directory that the destination belongs to.
     pub data_dir: PathBuf,
+    /// What becomes of a file that stands at the destination.
+    pub existing: Existing,
     /// Whether that is a standby.
     pub asker: Asker,
 }
@@ -47,18 +51,22 @@ pub fn resolve(name: &str, destination: &Path) -> Result<Resolved, ResolveError>
     let pg_wal = destination.parent().ok_or_else(refused)?;
     let data_dir = pg_wal.parent().ok_or_else(refused)?;
     let target = destination.file_name().and_then(|name| name.to_str()).ok_or_else(refused)?;
-    // PostgreSQL restores to fixed names and renames; pg_rewind asks for the name itself.
-    let known_name = matches!(target, "RECOVERYXLOG" | "RECOVERYHISTORY") || target == name;
+    // PostgreSQL restores to fixed names, which it clears before, and renames; pg_rewind asks
+    // for the name itself, and only for files that it does not find.
+    let existing = match target {
+        "RECOVERYXLOG" | "RECOVERYHISTORY" => Existing::Replaced,
+        target if target == name => Existing::Kept,
+        _ => return Err(refused()),
+    };
     let in_pg_wal = pg_wal.file_name().is_some_and(|name| name == "pg_wal") && pg_wal.is_dir();
-    if !known_name || !in_pg_wal || !data_dir.join("PG_VERSION").is_file() {
+    if !in_pg_wal || !data_dir.join("PG_VERSION").is_file() {
         return Err(refused());
     }
-    Ok(Resolved {
-        file,
-        destination: destination.to_owned(),
-        data_dir: data_dir.to_owned(),
-        asker: asker(data_dir),
-    })
+    // One spelling for one directory: requests for one destination wait for each other.
+    let data_dir = data_dir.canonicalize().map_err(|_| refused())?;
+    let destination = data_dir.join("pg_wal").join(target);
+    let asker = asker(&data_dir);
+    Ok(Resolved { file, destination, data_dir, existing, asker })
 }
 
 /// Who would ask for the destination, as far as it can be told when the request is refused.
@@ -86,8 +94,13 @@ mod tests {
         assert!(resolve(NAME, &pg_wal.join("RECOVERYXLOG")).is_err(), "no data directory yet");
         fs::write(dir.path().join("PG_VERSION"), "15\n").unwrap();
         assert_eq!(resolve(NAME, &pg_wal.join("RECOVERYXLOG")).unwrap().asker, Asker::Recovery);
-        assert!(resolve(NAME, &pg_wal.join(NAME)).is_ok());
-        assert!(resolve("00000002.history", &pg_wal.join("RECOVERYHISTORY")).is_ok());
+        let under_its_name = resolve(NAME, &pg_wal.join(NAME)).unwrap();
+        assert_eq!(under_its_name.existing, Existing::Kept);
+        let scratch = resolve("00000002.history", &pg_wal.join("RECOVERYHISTORY")).unwrap();
+        assert_eq!(scratch.existing, Existing::Replaced);
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
+        let spelled_otherwise = resolve(NAME, &dir.path().join("link/pg_wal").join(NAME)).unwrap();
+        assert_eq!(spelled_otherwise.destination, under_its_name.destination);
         fs::write(dir.path().join("standby.signal"), "").unwrap();
         assert_eq!(resolve(NAME, &pg_wal.join(NAME)).unwrap().asker, Asker::Standby);
         for destination in

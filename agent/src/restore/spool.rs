@@ -42,7 +42,8 @@ impl Spool {
         Ok(Self { directory: directory.to_owned(), _lock: lock, next: AtomicU64::new(0) })
     }
 
-    /// A path that no other file of this process has had.
+    /// A path that no other file of this process has had. The file is a
+    /// [`Draft`](crate::fs::place::Draft), which removes itself unless it is placed.
     pub fn fresh_path(&self, name: impl std::fmt::Display) -> PathBuf {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.directory.join(format!("{name}.{number}.spool"))

@@ -20,7 +20,8 @@ struct Canned {
     heads: Arc<Mutex<Vec<String>>>,
 }
 
-async fn canned(answer: impl Fn(usize, &str) -> Vec<u8> + Send + 'static) -> Canned {
+async fn canned(answer: impl Fn(usize, &str) -> Vec<u8> + Send + Sync + 'static) -> Canned {
+    let answer = Arc::new(answer);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let (requests, heads) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
@@ -44,8 +45,10 @@ async fn canned(answer: impl Fn(usize, &str) -> Vec<u8> + Send + 'static) -> Can
                     _ => break,
                 }
             }
-            let bytes = answer(count.fetch_add(1, Ordering::SeqCst), &head);
-            kept.lock().unwrap().push(head);
+            kept.lock().unwrap().push(head.clone());
+            // An answer that takes its time must not hold up the client's clock.
+            let (answer, request) = (Arc::clone(&answer), count.fetch_add(1, Ordering::SeqCst));
+            let bytes = tokio::task::spawn_blocking(move || answer(request, &head)).await.unwrap();
             let _ = stream.write_all(&bytes).await;
             let _ = stream.shutdown().await;
         }

@@ -70,7 +70,8 @@ async fn get(
             Ok(()) => Err(RestoreError::Absent { file }),
             Err(source) => Err(RestoreError::Unreachable { file, source }),
         },
-        StoreError::TooLarge { .. } => {
+        // Somebody deleted it and its versions are kept: waiting would not bring it back.
+        StoreError::TooLarge { .. } | StoreError::Deleted { .. } => {
             Err(RestoreError::Corrupt { file, key: key.to_string(), detail: error.to_string() })
         }
         source @ (StoreError::Unreachable { .. }

@@ -26,6 +26,8 @@ pub const DEFAULT_PATH: &str = "/etc/wald/wald.toml";
 pub struct Config {
     /// The file that it was read from.
     pub path: PathBuf,
+    /// Where `AWS_…` variables stand that the environment does not have.
+    pub environment_file: Option<PathBuf>,
     /// Where and how the repository is reached.
     pub repository: StoreOptions,
     /// The cluster that is archived.
@@ -175,6 +177,9 @@ impl Config {
         writeln!(out, "path_style = {}", repository.s3.path_style)?;
         if let Some(ca_file) = &repository.s3.ca_file {
             writeln!(out, "ca_file = {ca_file:?}")?;
+        }
+        if let Some(environment_file) = &self.environment_file {
+            writeln!(out, "environment_file = {environment_file:?}")?;
         }
         writeln!(out, "connect_timeout = \"{}\"", amount::duration(repository.connect_timeout))?;
         writeln!(out, "request_timeout = \"{}\"", amount::duration(repository.request_timeout))?;

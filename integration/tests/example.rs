@@ -29,7 +29,7 @@ fn the_example_holds_known_keys_only_and_its_defaults_are_the_defaults() -> Resu
     let as_it_is = effective(&sandbox, "as-it-is.toml", &example)?;
 
     // These have no default: they stand there as an example.
-    let example_only = ["#queue_max", "#endpoint", "#region", "#ca_file", "#path_style"];
+    let example_only = ["#queue_max", "#environment_file", "#endpoint", "#region", "#ca_file", "#path_style"];
     let uncommented = |keep: &dyn Fn(&str) -> bool| {
         let lines = example.lines().map(|line| match line.strip_prefix('#') {
             Some(rest) if is_default(line) && keep(line) => rest,
@@ -41,7 +41,10 @@ fn the_example_holds_known_keys_only_and_its_defaults_are_the_defaults() -> Resu
     assert_ne!(defaults, example, "no default was found in the example");
     assert_eq!(effective(&sandbox, "defaults.toml", &defaults)?, as_it_is);
 
-    effective(&sandbox, "all.toml", &uncommented(&|_| true))?;
+    // The one file that must be there when it is named.
+    let keys = sandbox.write("environment", "AWS_ACCESS_KEY_ID=example\n")?;
+    let all = uncommented(&|_| true).replace("/etc/wald/environment", &keys.to_string_lossy());
+    effective(&sandbox, "all.toml", &all)?;
     Ok(())
 }
 

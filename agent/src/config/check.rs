@@ -151,6 +151,7 @@ pub(super) fn check(path: &Path, raw: RawConfig) -> Result<Config, ConfigError> 
     let mut checker = Checker { problems: Vec::new() };
     let config = Config {
         path: path.to_owned(),
+        environment_file: raw.repository.environment_file.clone(),
         repository: repository(&mut checker, raw.repository),
         cluster: cluster(&mut checker, raw.cluster),
         agent: Agent {
@@ -213,7 +214,7 @@ fn repository(checker: &mut Checker, raw: super::raw::RawRepository) -> StoreOpt
             endpoint: raw.endpoint,
             region: raw.region,
             ca_file: raw.ca_file,
-            environment: AwsEnvironment::of_process(),
+            environment: environment(checker, raw.environment_file),
         },
         connect_timeout: checker.duration(
             "repository.connect_timeout",
@@ -247,6 +248,23 @@ fn holds_no_credentials(url: &url::Url) -> bool {
 fn may_hold_credentials(text: &str) -> bool {
     let after_scheme = text.split_once(':').map_or("", |(_, rest)| rest);
     text.contains(['@', '%', '?']) || after_scheme.contains(':')
+}
+
+/// The process's own variables, and those of a file. The file's content is never part of a message.
+fn environment(checker: &mut Checker, file: Option<PathBuf>) -> AwsEnvironment {
+    const KEY: &str = "repository.environment_file";
+    let process = AwsEnvironment::of_process();
+    let Some(file) = file else { return process };
+    match std::fs::read_to_string(&file) {
+        Ok(text) => match process.clone().with_file(&text) {
+            Ok(environment) => return environment,
+            Err(line) => checker.refuse(KEY, format!("{file:?}"), format!("NAME=VALUE in its line {line}")),
+        },
+        Err(error) => {
+            checker.refuse(KEY, format!("{file:?}"), format!("a file that can be read here ({error})"));
+        }
+    }
+    process
 }
 
 fn cluster(checker: &mut Checker, raw: super::raw::RawCluster) -> Cluster {

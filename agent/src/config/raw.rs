@@ -25,6 +25,7 @@ pub(super) struct RawRepository {
     pub region: Option<String>,
     pub path_style: Option<bool>,
     pub ca_file: Option<PathBuf>,
+    pub environment_file: Option<PathBuf>,
     pub connect_timeout: Option<String>,
     pub request_timeout: Option<String>,
     pub retry_timeout: Option<String>,

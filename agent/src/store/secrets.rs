@@ -21,6 +21,24 @@ impl AwsEnvironment {
         Self(std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("AWS_")).collect())
     }
 
+    /// The same with the variables of a file in the format of systemd's `EnvironmentFile`, as far as
+    /// this environment does not have them: `NAME=VALUE` lines, values quoted or not. `Err` is the
+    /// number of the first line that is none of that; names other than `AWS_…` are passed over.
+    pub fn with_file(mut self, text: &str) -> Result<Self, usize> {
+        for (index, line) in text.lines().map(str::trim).enumerate() {
+            if line.is_empty() || line.starts_with(['#', ';']) {
+                continue;
+            }
+            let (name, value) = line.split_once('=').ok_or(index + 1)?;
+            let quoted = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+            let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+            if name.starts_with("AWS_") && self.0.iter().all(|(known, _)| known != name) {
+                self.0.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        Ok(self)
+    }
+
     /// An environment with a key pair and nothing else.
     pub fn with_key_pair(key_id: &str, secret: &str) -> Self {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -69,5 +87,22 @@ impl Secrets {
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secrets({} hidden)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_adds_what_the_environment_does_not_have_and_shows_no_value() {
+        let text = "# keys\nAWS_ACCESS_KEY_ID=file\nAWS_SECRET_ACCESS_KEY=\"s3cr3t-value\"\nPATH=/x\n\n";
+        let environment =
+            AwsEnvironment::default().with("AWS_ACCESS_KEY_ID", "process").with_file(text).unwrap();
+        let variables: Vec<_> = environment.variables().collect();
+        let expected = [("AWS_ACCESS_KEY_ID", "process"), ("AWS_SECRET_ACCESS_KEY", "s3cr3t-value")];
+        assert_eq!(variables, expected);
+        assert!(!format!("{environment:?}").contains("s3cr3t"));
+        assert_eq!(AwsEnvironment::default().with_file("A=1\nnonsense").unwrap_err(), 2);
     }
 }

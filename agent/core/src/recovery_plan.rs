@@ -6,6 +6,7 @@
 //! a named point stands, whether anything was committed after a time) is said in a note; then
 //! PostgreSQL itself stops with an error rather than open short of the target.
 
+mod abandoned;
 mod choice;
 mod error;
 mod print;
@@ -181,6 +182,7 @@ pub fn plan(
         return Err(PlanError::InFuture { target: *time, now });
     }
     let choice = choice::choose(holdings, request)?;
+    abandoned::refuse_ambiguous_time(holdings, request, &choice)?;
     let path = usable_wal(holdings, &choice, target)?;
     Ok(compose(holdings, request, choice, path))
 }

@@ -229,6 +229,10 @@ fn the_settings_are_complete() {
     assert_eq!(setting(&plan, "recovery_target_time"), Some("1970-01-01 00:11:40+00"));
     assert_eq!(setting(&plan, "recovery_target_timeline"), Some("current"));
     assert_eq!(setting(&plan, "archive_mode"), Some("off"));
+    assert_eq!(setting(&plan, "recovery_min_apply_delay"), Some("0"));
+    for name in ["recovery_end_command", "archive_cleanup_command", "primary_conninfo", "primary_slot_name"] {
+        assert_eq!(setting(&plan, name), Some(""), "{name}");
+    }
     let keep = PlanRequest { archive_mode: ArchiveMode::Keep, ..to(time(700)) };
     let plan = simple().plan(&keep).unwrap();
     assert_eq!(setting(&plan, "archive_mode"), None);
@@ -343,11 +347,24 @@ fn a_target_before_the_end_of_the_named_backup_is_refused_with_one_that_would_do
 
 #[test]
 fn a_target_after_the_last_wal_is_refused() {
-    let (error, text) = simple().refusal(&to(time(20 * 60 + 3)));
+    let (error, text) = simple().refusal(&to(time(25 * 60 + 1)));
     assert!(matches!(error, PlanError::AfterLastWal { .. }), "{text}");
     assert!(text.contains("ends at LSN 0/1500000 and was stored at 1970-01-01 00:20:00+00"), "{text}");
     assert!(matches!(simple().refusal(&to(point(21, 0))).0, PlanError::AfterLastWal { .. }));
     assert!(simple().plan(&to(point(21, 0))).is_err() && simple().plan(&to(point(20, MIB - 1))).is_ok());
+}
+
+#[test]
+fn a_repository_whose_clock_is_behind_does_not_make_a_target_unreachable() {
+    for second in [20 * 60 + 3, 25 * 60] {
+        let plan = simple().plan(&to(time(second))).unwrap();
+        assert!(plan.notes.contains(&PlanNote::AfterLastStored { stored_until: at(20 * 60) }));
+        assert!(!plan.notes.contains(&PlanNote::NothingMayFollow));
+        assert!(plan.to_string().contains("PostgreSQL stops with an error if nothing was committed after"));
+    }
+    // With a gap ahead, what is missing may well be what was asked for.
+    let (error, text) = simple().without(1, 15).refusal(&to(time(14 * 60 + 3)));
+    assert!(matches!(error, PlanError::Gap { .. }), "{text}");
 }
 
 /// S3 cuts the time of storing off at the second.
@@ -446,6 +463,11 @@ fn a_plan_prints_and_serializes() {
          \x20          00000002000000000000000C to 000000020000000000000011: 6 segments, 60 B\n\
          download   1.05 KiB: 1000 B of backup, 80 B of WAL\n\
          settings   restore_command = 'wald-restore %f %p'\n\
+         \x20          recovery_min_apply_delay = '0'\n\
+         \x20          recovery_end_command = ''\n\
+         \x20          archive_cleanup_command = ''\n\
+         \x20          primary_conninfo = ''\n\
+         \x20          primary_slot_name = ''\n\
          \x20          recovery_target = ''\n\
          \x20          recovery_target_lsn = ''\n\
          \x20          recovery_target_name = ''\n\

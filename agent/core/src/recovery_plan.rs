@@ -175,6 +175,13 @@ pub enum PlanNote {
         /// When the last segment was stored.
         stored_until: Timestamp,
     },
+    /// The plan was made without something that can't be understood.
+    MadeWithout {
+        /// The object.
+        key: String,
+        /// Why.
+        reason: String,
+    },
     /// The cluster's own pages were damaged when the backup was taken.
     BadPages {
         /// How many.

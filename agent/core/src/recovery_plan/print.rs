@@ -87,6 +87,9 @@ impl fmt::Display for PlanNote {
                  committed after the target; then restore to the end of WAL",
                 print_second(*stored_until)
             ),
+            PlanNote::MadeWithout { key, reason } => {
+                write!(f, "{key} can't be used, and the plan was made without it: {reason}")
+            }
             PlanNote::BadPages { count } => write!(
                 f,
                 "{count} data pages had a wrong checksum in the cluster itself when the backup was taken (see wald list)"

@@ -1,9 +1,10 @@
 //! What a repository holds, read into the pure types that plans and lists are made from.
 //!
 //! Invariant: nothing that could not be read is passed over in silence. A catalog entry or a
-//! history that is damaged, or written by a newer wald, is named; whether that is a warning
-//! (`wald list`) or a refusal (`wald restore`, see [`Inventory::whole`]) is the caller's
-//! choice. Reads only: lists, catalog entries and histories, never parts or segments.
+//! history that is damaged, or written by a newer wald, is named; where that is a warning and
+//! where a refusal, the caller decides (`wald restore`: see [`needed`]). Reads only: lists, catalog entries and histories, never parts or segments.
+
+mod needed;
 
 use crate::explain;
 use crate::repository::Repository;
@@ -40,6 +41,8 @@ pub struct Inventory {
     pub coverage: WalCoverage,
     /// What stands where an entry or a history should, and can't be understood.
     pub unreadable: Vec<Unreadable>,
+    /// Objects among the catalog entries whose names are not those of entries.
+    pub foreign_entries: Vec<String>,
 }
 
 /// An object that can't be understood.
@@ -49,6 +52,18 @@ pub struct Unreadable {
     pub key: String,
     /// Why.
     pub reason: String,
+    /// What it should be.
+    #[serde(skip)]
+    pub role: Role,
+}
+
+/// What an object that can't be understood should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// The entry of this backup.
+    Entry(BackupId),
+    /// The history of this timeline.
+    History(TimelineId),
 }
 
 /// Why there is no inventory.
@@ -59,13 +74,16 @@ pub enum InventoryError {
     Store(#[from] StoreError),
     /// An object is damaged.
     #[error(
-        "{key} can't be used: {reason}; a plan without it could miss what it says, so nothing is restored"
+        "{key} can't be used: {reason}; a plan without it could miss what it says, so nothing is restored: \
+         {instead}"
     )]
     Unreadable {
         /// The object.
         key: String,
         /// Why.
         reason: String,
+        /// What can be done.
+        instead: &'static str,
     },
 }
 
@@ -73,23 +91,20 @@ pub enum InventoryError {
 pub async fn read(repository: &Repository) -> Result<Inventory, InventoryError> {
     let store = repository.store();
     let (catalog, wal) = futures::try_join!(read_catalog(store), list_wal(repository))?;
-    let (catalog, mut unreadable) = catalog;
+    let Catalog { entries: catalog, damaged: mut unreadable, foreign: foreign_entries } = catalog;
     let (coverage, timelines) = wal;
     let histories = read_histories(store, timelines, &mut unreadable).await?;
-    Ok(Inventory { system_id: repository.system_id(), catalog, histories, coverage, unreadable })
+    Ok(Inventory {
+        system_id: repository.system_id(),
+        catalog,
+        histories,
+        coverage,
+        unreadable,
+        foreign_entries,
+    })
 }
 
 impl Inventory {
-    /// The inventory, if nothing in it is unreadable.
-    pub fn whole(self) -> Result<Self, InventoryError> {
-        match self.unreadable.first() {
-            None => Ok(self),
-            Some(Unreadable { key, reason }) => {
-                Err(InventoryError::Unreadable { key: key.clone(), reason: reason.clone() })
-            }
-        }
-    }
-
     /// As plans take it.
     pub fn holdings(&self) -> Holdings<'_> {
         Holdings {
@@ -101,27 +116,35 @@ impl Inventory {
     }
 }
 
-/// All catalog entries, oldest first, and what stands between them without being one.
-async fn read_catalog(store: &Store) -> Result<(Vec<CatalogEntry>, Vec<Unreadable>), StoreError> {
+/// What stands under `catalog/`.
+struct Catalog {
+    /// Oldest first.
+    entries: Vec<CatalogEntry>,
+    damaged: Vec<Unreadable>,
+    foreign: Vec<String>,
+}
+
+async fn read_catalog(store: &Store) -> Result<Catalog, StoreError> {
     let listed: Vec<_> = store.list(ObjectKey::CATALOG_PREFIX).try_collect().await?;
-    let reads = stream::iter(listed).map(|object| async move {
-        let Some(id) = entry_id(&object.name) else {
-            let reason = "its name is not that of a catalog entry".to_owned();
-            return Ok(Err(Unreadable { key: object.name, reason }));
-        };
+    let (mut ids, mut foreign) = (Vec::new(), Vec::new());
+    for object in listed {
+        match entry_id(&object.name) {
+            Some(id) => ids.push(id),
+            None => foreign.push(object.name),
+        }
+    }
+    let reads = stream::iter(ids).map(|id| async move {
         let key = ObjectKey::catalog(&id);
+        let problem = |reason| Unreadable { key: key.to_string(), reason, role: Role::Entry(id.clone()) };
         let json = match store.get(&key, CATALOG_BYTES_MAX).await {
             Ok(json) => json,
-            Err(error @ StoreError::TooLarge { .. }) => return Ok(Err(unreadable(&key, &error))),
+            Err(error @ StoreError::TooLarge { .. }) => return Ok(Err(problem(explain::chain(&error)))),
             Err(error) => return Err(error),
         };
         Ok(match CatalogEntry::parse(&json) {
             Ok(entry) if *entry.id() == id => Ok(entry),
-            Ok(entry) => {
-                let reason = format!("it is the entry of another backup, {}", entry.id());
-                Err(Unreadable { key: key.to_string(), reason })
-            }
-            Err(error) => Err(unreadable(&key, &error)),
+            Ok(entry) => Err(problem(format!("it is the entry of another backup, {}", entry.id()))),
+            Err(error) => Err(problem(explain::chain(&error))),
         })
     });
     let read: Vec<_> = reads.buffer_unordered(READS_IN_FLIGHT).try_collect().await?;
@@ -134,16 +157,13 @@ async fn read_catalog(store: &Store) -> Result<(Vec<CatalogEntry>, Vec<Unreadabl
     }
     entries.sort_by(|a: &CatalogEntry, b| a.id().cmp(b.id()));
     damaged.sort_by(|a: &Unreadable, b| a.key.cmp(&b.key));
-    Ok((entries, damaged))
+    foreign.sort();
+    Ok(Catalog { entries, damaged, foreign })
 }
 
 fn entry_id(name: &str) -> Option<BackupId> {
     let id = name.strip_prefix(ObjectKey::CATALOG_PREFIX)?.strip_suffix(".json")?;
     BackupId::parse(id).ok()
-}
-
-fn unreadable(key: &ObjectKey, error: &(dyn std::error::Error + 'static)) -> Unreadable {
-    Unreadable { key: key.to_string(), reason: explain::chain(error) }
 }
 
 /// The segments, and the timelines whose history is stored.
@@ -170,25 +190,26 @@ async fn read_histories(
     let reads = stream::iter(timelines).map(|timeline| async move {
         let file = WalFile::History(timeline);
         let key = ObjectKey::wal(file);
+        let problem = |reason| Unreadable { key: key.to_string(), reason, role: Role::History(timeline) };
         let text = store.get(&key, HISTORY_BYTES_MAX).await;
         let proof = store.get(&ObjectKey::wal_proof(file), PROOF_BYTES_MAX).await;
         let (text, proof) = match (text, proof) {
             (Ok(text), Ok(proof)) => (text, proof),
             // The proof is stored before its file, so one without the other is damage.
             (Err(error), _) | (_, Err(error)) if error.is_absent() => {
-                return Ok(Err(unreadable(&key, &error)));
+                return Ok(Err(problem(explain::chain(&error))));
             }
             (Err(error @ StoreError::TooLarge { .. }), _) | (_, Err(error @ StoreError::TooLarge { .. })) => {
-                return Ok(Err(unreadable(&key, &error)));
+                return Ok(Err(problem(explain::chain(&error))));
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
         let expected = format!("{}  {file}\n", blake3::hash(&text).to_hex());
         if proof != expected.as_bytes() {
             let reason = "its BLAKE3 is not the one in its proof: it is damaged".to_owned();
-            return Ok(Err(Unreadable { key: key.to_string(), reason }));
+            return Ok(Err(problem(reason)));
         }
-        Ok(TimelineHistory::parse(timeline, &text).map_err(|error| unreadable(&key, &error)))
+        Ok(TimelineHistory::parse(timeline, &text).map_err(|error| problem(explain::chain(&error))))
     });
     let read: Vec<Result<TimelineHistory, Unreadable>> =
         reads.buffer_unordered(READS_IN_FLIGHT).try_collect().await?;

@@ -49,6 +49,8 @@ pub struct Listing {
     pub recovery_windows: Vec<RecoveryWindow>,
     /// Objects under `wal/` that no segment of this cluster can be.
     pub foreign_segments: u64,
+    /// Objects under `catalog/` that are no entries by their names. They are ignored.
+    pub foreign_entries: Vec<String>,
     /// Entries and histories that can't be understood.
     pub unreadable: Vec<Unreadable>,
 }
@@ -154,6 +156,7 @@ fn listing(url: &str, inventory: &Inventory) -> Listing {
         timelines: listed_timelines.collect(),
         recovery_windows: recovery_windows(catalog, histories, coverage),
         foreign_segments: coverage.foreign_segments(),
+        foreign_entries: inventory.foreign_entries.clone(),
         unreadable: inventory.unreadable.clone(),
     }
 }

@@ -89,8 +89,9 @@ async fn decide(
     options: &RecoverOptions,
     now: Timestamp,
 ) -> Result<Decision, RecoverError> {
-    let inventory = inventory::read(repository).await?.whole()?;
-    let plan = wald_core::recovery_plan::plan(inventory.holdings(), &options.request, now)?;
+    let inventory = inventory::read(repository).await?.for_request(&options.request)?;
+    let mut plan = wald_core::recovery_plan::plan(inventory.holdings(), &options.request, now)?;
+    inventory.admit(&mut plan)?;
     let chosen = inventory.catalog.into_iter().find(|entry| *entry.id() == plan.backup.id);
     let entry = chosen.ok_or(PlanError::NoBackup)?;
     let destination = prepare::check(options, &entry)?;

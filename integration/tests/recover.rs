@@ -381,6 +381,39 @@ fn other_segment_sizes_are_backed_up_and_restored() -> Result<()> {
     Ok(())
 }
 
+/// What a restore writes stands in postgresql.auto.conf; postgresql.conf comes from the backup.
+#[test]
+fn what_postgresql_conf_says_about_recovery_is_out_of_force() -> Result<()> {
+    let mut scene = Scene::open(Plot::small())?;
+    let ran = scene.sandbox.path().join("ran");
+    for line in [
+        "recovery_min_apply_delay = '1d'".to_owned(),
+        format!("recovery_end_command = 'touch {}'", ran.display()),
+        format!("archive_cleanup_command = 'touch {}'", ran.display()),
+        "primary_conninfo = 'host=/nonexistent'".to_owned(),
+        "primary_slot_name = 'old'".to_owned(),
+        "recovery_target_name = 'old'".to_owned(),
+    ] {
+        scene.cluster.configure(&line)?;
+    }
+    scene.cluster.exec("create table t (i int); insert into t values (1)")?;
+    scene.agent.succeed(&["backup"])?;
+    scene.cluster.exec("insert into t values (2)")?;
+    scene.write_segments(2)?;
+    scene.cluster.wait_archived()?;
+    let (data_dir, restored) = restore(&scene, "copy", &[])?;
+    restored.success()?;
+    let mut copy = open(&scene, "copy", &data_dir)?;
+    assert_eq!(copy.scalar("select string_agg(i::text, ',' order by i) from t")?, "1,2");
+    assert_eq!(copy.scalar("show recovery_min_apply_delay")?, "0");
+    for name in ["recovery_end_command", "archive_cleanup_command", "primary_conninfo", "primary_slot_name"] {
+        assert_eq!(copy.scalar(&format!("show {name}"))?, "", "{name}");
+    }
+    copy.stop(Shutdown::Fast)?;
+    assert!(!ran.exists(), "a command of the old server was run");
+    Ok(())
+}
+
 #[test]
 fn a_whole_loss_is_recovered_from_s3() -> Result<()> {
     let mut scene = Scene::open(Plot { on_s3: true, ..Plot::small() })?;

@@ -6,6 +6,7 @@
 //! a named point stands, whether anything was committed after a time) is said in a note; then
 //! PostgreSQL itself stops with an error rather than open short of the target.
 
+mod abandoned;
 mod choice;
 mod error;
 mod print;
@@ -27,11 +28,27 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
-/// How long before its true moment a segment may seem to have been stored: S3 lists whole
-/// seconds, cut off, by a clock that is not the database's. Taking a target that is a little
-/// too late is harmless, because PostgreSQL ends with an error where it does not find it;
-/// refusing one that could be reached is not.
+/// How long before its true moment a segment may seem to have been stored where another one is
+/// missing behind it: S3 lists whole seconds, cut off.
 const STORED_AT_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
+
+/// The same where nothing is missing: the repository's clock may be behind the database's. Taking
+/// a target that is a little too late is harmless, because PostgreSQL ends with an error where
+/// it does not find it; refusing one that could be reached is not.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// Settings of a standby or of an earlier recovery, and the values that switch them off. They
+/// are always written, because they may also stand in `postgresql.conf`, which a restore does
+/// not change: a delayed standby's would make recovery wait for hours, another server's
+/// clean-up command would remove what that server needs, and a connection to the old primary
+/// would bring WAL from behind the target.
+const LEFT_BEHIND: [(&str, &str); 5] = [
+    ("recovery_min_apply_delay", "0"),
+    ("recovery_end_command", ""),
+    ("archive_cleanup_command", ""),
+    ("primary_conninfo", ""),
+    ("primary_slot_name", ""),
+];
 
 /// What is in the repository.
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +170,18 @@ pub enum PlanNote {
     },
     /// The last segment was stored after the target, but nothing may have been committed since.
     NothingMayFollow,
+    /// The target is later than the last segment was stored, by a little.
+    AfterLastStored {
+        /// When the last segment was stored.
+        stored_until: Timestamp,
+    },
+    /// The plan was made without something that can't be understood.
+    MadeWithout {
+        /// The object.
+        key: String,
+        /// Why.
+        reason: String,
+    },
     /// The cluster's own pages were damaged when the backup was taken.
     BadPages {
         /// How many.
@@ -181,6 +210,7 @@ pub fn plan(
         return Err(PlanError::InFuture { target: *time, now });
     }
     let choice = choice::choose(holdings, request)?;
+    abandoned::refuse_ambiguous_time(holdings, request, &choice)?;
     let path = usable_wal(holdings, &choice, target)?;
     Ok(compose(holdings, request, choice, path))
 }
@@ -212,9 +242,13 @@ fn usable_wal(
             missing: first_missing(&path, entry, holdings.coverage),
         });
     }
-    let stored_until = path.last_stored_at().unwrap_or(entry.stopped_at()).max(entry.stopped_at());
+    let stored_until = stored_until(&path, entry);
     let covered = match target {
-        RecoveryTarget::Time(time) => time.duration_since(stored_until) <= STORED_AT_TOLERANCE,
+        RecoveryTarget::Time(time) => {
+            let gap = matches!(path.ending, PathEnding::Missing { resumes: Some(_), .. });
+            let tolerance = if gap { STORED_AT_TOLERANCE } else { CLOCK_TOLERANCE };
+            time.duration_since(stored_until) <= tolerance
+        }
         RecoveryTarget::Lsn(_) | RecoveryTarget::Immediate => path.ending == PathEnding::Complete,
         // Not reached at a gap, PostgreSQL stops with an error: the note says so.
         RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => true,
@@ -239,6 +273,11 @@ fn usable_wal(
             stored_until,
         }),
     }
+}
+
+/// When the last WAL of the path was stored.
+fn stored_until(path: &WalPath, entry: &CatalogEntry) -> Timestamp {
+    path.last_stored_at().unwrap_or(entry.stopped_at()).max(entry.stopped_at())
 }
 
 fn first_missing(path: &WalPath, entry: &CatalogEntry, coverage: &WalCoverage) -> SegmentName {
@@ -270,6 +309,7 @@ fn compose(holdings: Holdings<'_>, request: &PlanRequest, choice: Choice<'_>, pa
     let timeline_setting =
         if timeline == entry.timeline() { TimelineSetting::Current } else { TimelineSetting::Id(timeline) };
     let mut settings = vec![Setting::new("restore_command", &*request.restore_command)];
+    settings.extend(LEFT_BEHIND.map(|(name, nothing)| Setting::new(name, nothing)));
     settings.extend(goal.settings(timeline_setting));
     if request.archive_mode == ArchiveMode::Off {
         settings.push(Setting::new("archive_mode", "off"));
@@ -330,7 +370,10 @@ fn notes(
         // With a segment before the last one stored after the target, most likely something was
         // committed after it. (Not surely: an archiver that was behind stores old segments late.)
         let whole = path.clone().up_to_time(coverage, *time);
-        if whole.segments() == path.segments() {
+        let stored_until = stored_until(path, entry);
+        if time.duration_since(stored_until) > STORED_AT_TOLERANCE {
+            notes.push(PlanNote::AfterLastStored { stored_until });
+        } else if whole.segments() == path.segments() {
             notes.push(PlanNote::NothingMayFollow);
         }
     }

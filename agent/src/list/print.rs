@@ -15,6 +15,9 @@ impl fmt::Display for Listing {
         for problem in &self.unreadable {
             writeln!(f, "\nwarning: {} can't be used: {}", problem.key, problem.reason)?;
         }
+        for name in &self.foreign_entries {
+            writeln!(f, "\nwarning: {name} is ignored: its name is not that of a catalog entry")?;
+        }
         if self.foreign_segments > 0 {
             let count = Count(self.foreign_segments, "object");
             writeln!(f, "\nwarning: {count} under wal/ can't be segments of this cluster")?;

@@ -1,6 +1,7 @@
 //! Tests of `wald list`: its table and its JSON.
 
 use super::*;
+use crate::inventory::Role;
 use std::collections::BTreeMap;
 use wald_core::backup_id::BackupKind;
 use wald_core::blake3_hex::Blake3Hex;
@@ -54,7 +55,12 @@ fn inventory(catalog: Vec<CatalogEntry>, numbers: &[u64]) -> Inventory {
         catalog,
         histories: BTreeMap::new(),
         coverage: builder.finish(),
-        unreadable: vec![Unreadable { key: "catalog/x.json".to_owned(), reason: "nonsense".to_owned() }],
+        unreadable: vec![Unreadable {
+            key: "catalog/20261101T020000Z-full.json".to_owned(),
+            reason: "nonsense".to_owned(),
+            role: Role::Entry(BackupId::parse("20261101T020000Z-full").unwrap()),
+        }],
+        foreign_entries: vec!["catalog/x.json".to_owned()],
     }
 }
 
@@ -78,7 +84,9 @@ WAL of timeline 1
 can be recovered to
   2026-11-22 02:01:05+00 to 2026-11-22 02:05:00+00  LSN 0/3000100 to 0/5000000, timeline 1
 
-warning: catalog/x.json can't be used: nonsense
+warning: catalog/20261101T020000Z-full.json can't be used: nonsense
+
+warning: catalog/x.json is ignored: its name is not that of a catalog entry
 "
     );
 }

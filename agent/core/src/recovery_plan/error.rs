@@ -105,6 +105,29 @@ pub enum PlanError {
         /// This host's clock.
         now: Timestamp,
     },
+    /// A time at which the old timeline may still have been the only one.
+    #[error(
+        "time {} may lie on timeline {abandoned}, which went on behind {switch_point}, where timeline {next} leaves \
+         it{}: choose --target-timeline {abandoned} for what was committed there until then, or \
+         --target-timeline {followed} for the new line, on which nothing of that is (before {switch_point} \
+         they are the same)",
+        print_time(*target),
+        Begun(*next, *begun)
+    )]
+    AbandonedTimeline {
+        /// The target.
+        target: Timestamp,
+        /// The timeline that was left.
+        abandoned: TimelineId,
+        /// The one that would be followed, the latest.
+        followed: TimelineId,
+        /// The one that begins where `abandoned` is left.
+        next: TimelineId,
+        /// Where that is.
+        switch_point: Lsn,
+        /// When the first segment of `next` was stored, if one was.
+        begun: Option<Timestamp>,
+    },
     /// A target that the archive has not reached.
     #[error(
         "{target} lies after the last WAL of timeline {timeline}, which ends at LSN {reached} and was stored at {}: \
@@ -179,6 +202,19 @@ impl fmt::Display for Left {
         match self.1 {
             Some(lsn) => write!(f, " (it leaves timeline {} at {lsn})", self.0),
             None => Ok(()),
+        }
+    }
+}
+
+struct Begun(TimelineId, Option<Timestamp>);
+
+impl fmt::Display for Begun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Some(time) => {
+                write!(f, ", and nothing of timeline {} was stored before {}", self.0, print_second(time))
+            }
+            None => write!(f, ", and nothing of timeline {} is stored", self.0),
         }
     }
 }

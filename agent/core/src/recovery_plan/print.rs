@@ -80,6 +80,16 @@ impl fmt::Display for PlanNote {
                 "only the last stored segment can hold a commit after the target: if there is none, PostgreSQL ends \
                  with \"recovery ended before configured recovery target was reached\"; then restore to the end of WAL",
             ),
+            PlanNote::AfterLastStored { stored_until } => write!(
+                f,
+                "WARNING: the target is later than the last WAL was stored, {} by the repository's clock; if that clock \
+                 is not behind, nothing up to the target is there. PostgreSQL stops with an error if nothing was \
+                 committed after the target; then restore to the end of WAL",
+                print_second(*stored_until)
+            ),
+            PlanNote::MadeWithout { key, reason } => {
+                write!(f, "{key} can't be used, and the plan was made without it: {reason}")
+            }
             PlanNote::BadPages { count } => write!(
                 f,
                 "{count} data pages had a wrong checksum in the cluster itself when the backup was taken (see wald list)"

@@ -36,11 +36,24 @@ struct Archive {
     catalog: Vec<CatalogEntry>,
     histories: BTreeMap<TimelineId, TimelineHistory>,
     segments: Vec<(u32, u64)>,
+    /// Timelines that were stored that many minutes later than segments are.
+    late: BTreeMap<u32, u64>,
 }
 
 impl Archive {
     fn new() -> Self {
-        Self { system: system(7), catalog: Vec::new(), histories: BTreeMap::new(), segments: Vec::new() }
+        Self {
+            system: system(7),
+            catalog: Vec::new(),
+            histories: BTreeMap::new(),
+            segments: Vec::new(),
+            late: BTreeMap::new(),
+        }
+    }
+
+    fn late(mut self, timeline: u32, minutes: u64) -> Self {
+        self.late.insert(timeline, minutes);
+        self
     }
 
     fn wal(mut self, timeline: u32, numbers: RangeInclusive<u64>) -> Self {
@@ -114,7 +127,8 @@ impl Archive {
         let mut builder = CoverageBuilder::new(size);
         for (timeline, number) in &self.segments {
             let name = SegmentName::from_number(tl(*timeline), *number, size).unwrap();
-            builder.add(WalFile::Segment(name), 10, at(number * 60));
+            let late = self.late.get(timeline).copied().unwrap_or(0);
+            builder.add(WalFile::Segment(name), 10, at((number + late) * 60));
         }
         builder.finish()
     }
@@ -215,6 +229,10 @@ fn the_settings_are_complete() {
     assert_eq!(setting(&plan, "recovery_target_time"), Some("1970-01-01 00:11:40+00"));
     assert_eq!(setting(&plan, "recovery_target_timeline"), Some("current"));
     assert_eq!(setting(&plan, "archive_mode"), Some("off"));
+    assert_eq!(setting(&plan, "recovery_min_apply_delay"), Some("0"));
+    for name in ["recovery_end_command", "archive_cleanup_command", "primary_conninfo", "primary_slot_name"] {
+        assert_eq!(setting(&plan, name), Some(""), "{name}");
+    }
     let keep = PlanRequest { archive_mode: ArchiveMode::Keep, ..to(time(700)) };
     let plan = simple().plan(&keep).unwrap();
     assert_eq!(setting(&plan, "archive_mode"), None);
@@ -239,6 +257,54 @@ fn recovery_follows_a_promotion_and_can_stay_on_the_old_line() {
     assert_eq!((old.timeline, old.wal.len()), (tl(1), 1));
     let named = archive.plan(&along(point(18, 0), TimelineChoice::Id(tl(1)))).unwrap();
     assert_eq!(named, old);
+}
+
+/// Timeline 2 branches off in segment 12, but its first segment is stored after 1 had reached 20.
+fn went_back() -> Archive {
+    Archive::new().wal(1, 1..=20).backup(1, 2).wal(2, 12..=14).history(2, &[(1, 12 * MIB + 100)]).late(2, 30)
+}
+
+#[test]
+fn a_time_on_the_line_that_was_left_is_not_taken_for_one_on_the_latest() {
+    let (error, text) = went_back().refusal(&to(time(18 * 60)));
+    assert!(matches!(error, PlanError::AbandonedTimeline { .. }), "{text}");
+    assert!(text.contains("nothing of timeline 2 was stored before 1970-01-01 00:42:00+00"), "{text}");
+    assert!(text.contains("choose --target-timeline 1 for what was committed there"), "{text}");
+    assert!(text.contains("or --target-timeline 2 for the new line"), "{text}");
+    for number in [1, 2] {
+        let told = along(time(18 * 60), TimelineChoice::Id(tl(number)));
+        assert_eq!(went_back().plan(&told).unwrap().timeline, tl(number));
+    }
+    // The new line's own time is clear.
+    assert_eq!(went_back().plan(&to(time(43 * 60))).unwrap().timeline, tl(2));
+    // Of a line that only has a history, nothing is known to be older than the target.
+    let no_wal = simple().history(2, &[(1, 12 * MIB + 100)]);
+    assert!(matches!(no_wal.refusal(&to(time(11 * 60))).0, PlanError::AbandonedTimeline { begun: None, .. }));
+}
+
+#[test]
+fn a_failover_leaves_nothing_behind_that_could_be_meant() {
+    // The old primary's last segment may even be whole; nothing begins behind the switch point.
+    let archive = Archive::new()
+        .wal(1, 1..=12)
+        .backup(1, 2)
+        .wal(2, 12..=20)
+        .history(2, &[(1, 12 * MIB + 100)])
+        .late(2, 5);
+    for second in [3 * 60, 12 * 60, 16 * 60] {
+        assert_eq!(archive.plan(&to(time(second))).unwrap().timeline, tl(2));
+    }
+    // At a border, the old line's segment behind it is its own.
+    let border =
+        Archive::new().wal(1, 1..=12).backup(1, 2).wal(2, 12..=20).history(2, &[(1, 12 * MIB)]).late(2, 5);
+    assert!(matches!(border.refusal(&to(time(12 * 60))).0, PlanError::AbandonedTimeline { .. }));
+}
+
+#[test]
+fn a_backup_between_the_target_and_the_switch_proves_that_both_lines_are_the_same() {
+    let archive = went_back().backup(1, 10);
+    assert_eq!(archive.plan(&to(time(9 * 60))).unwrap().timeline, tl(2));
+    assert!(archive.plan(&to(time(11 * 60))).is_err());
 }
 
 #[test]
@@ -281,11 +347,24 @@ fn a_target_before_the_end_of_the_named_backup_is_refused_with_one_that_would_do
 
 #[test]
 fn a_target_after_the_last_wal_is_refused() {
-    let (error, text) = simple().refusal(&to(time(20 * 60 + 3)));
+    let (error, text) = simple().refusal(&to(time(25 * 60 + 1)));
     assert!(matches!(error, PlanError::AfterLastWal { .. }), "{text}");
     assert!(text.contains("ends at LSN 0/1500000 and was stored at 1970-01-01 00:20:00+00"), "{text}");
     assert!(matches!(simple().refusal(&to(point(21, 0))).0, PlanError::AfterLastWal { .. }));
     assert!(simple().plan(&to(point(21, 0))).is_err() && simple().plan(&to(point(20, MIB - 1))).is_ok());
+}
+
+#[test]
+fn a_repository_whose_clock_is_behind_does_not_make_a_target_unreachable() {
+    for second in [20 * 60 + 3, 25 * 60] {
+        let plan = simple().plan(&to(time(second))).unwrap();
+        assert!(plan.notes.contains(&PlanNote::AfterLastStored { stored_until: at(20 * 60) }));
+        assert!(!plan.notes.contains(&PlanNote::NothingMayFollow));
+        assert!(plan.to_string().contains("PostgreSQL stops with an error if nothing was committed after"));
+    }
+    // With a gap ahead, what is missing may well be what was asked for.
+    let (error, text) = simple().without(1, 15).refusal(&to(time(14 * 60 + 3)));
+    assert!(matches!(error, PlanError::Gap { .. }), "{text}");
 }
 
 /// S3 cuts the time of storing off at the second.
@@ -384,6 +463,11 @@ fn a_plan_prints_and_serializes() {
          \x20          00000002000000000000000C to 000000020000000000000011: 6 segments, 60 B\n\
          download   1.05 KiB: 1000 B of backup, 80 B of WAL\n\
          settings   restore_command = 'wald-restore %f %p'\n\
+         \x20          recovery_min_apply_delay = '0'\n\
+         \x20          recovery_end_command = ''\n\
+         \x20          archive_cleanup_command = ''\n\
+         \x20          primary_conninfo = ''\n\
+         \x20          primary_slot_name = ''\n\
          \x20          recovery_target = ''\n\
          \x20          recovery_target_lsn = ''\n\
          \x20          recovery_target_name = ''\n\

@@ -6,7 +6,7 @@
 
 use super::beneath::{Owner, Root};
 use super::listed::CONTROL;
-use super::postmaster::running;
+use super::postmaster::{self, Lock};
 use super::tree::{LINKS, Tablespace, Tree};
 use super::{Mode, RecoverError, RecoverOptions, space};
 use crate::fs::FsError;
@@ -52,8 +52,14 @@ struct Place {
 pub(super) fn check(options: &RecoverOptions, entry: &CatalogEntry) -> Result<Destination, RecoverError> {
     let data_dir = settled(&options.to)?;
     let system_id = entry.system_id();
-    if let Some(pid) = running(&data_dir) {
-        return Err(RecoverError::Running { directory: data_dir, pid });
+    match postmaster::lock(&data_dir) {
+        None => {}
+        Some(Lock { pid, works_here: true }) => {
+            return Err(RecoverError::Running { directory: data_dir, pid });
+        }
+        Some(Lock { pid, works_here: false }) => {
+            return Err(RecoverError::MayRun { directory: data_dir, pid });
+        }
     }
     match (occupied(&data_dir)?, options.mode) {
         (false, _) => {}

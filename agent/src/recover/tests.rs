@@ -535,6 +535,10 @@ async fn a_directory_in_use_or_of_another_cluster_is_refused_untouched() {
     server.kill().unwrap();
     server.wait().unwrap();
     assert!(matches!(error, RecoverError::Running { .. }), "{error:?}");
+    fs::write(place.data().join("postmaster.pid"), format!("{}\n", std::process::id())).unwrap();
+    let error = place.restore(&repository, Mode::Delta).await.unwrap_err();
+    assert!(matches!(error, RecoverError::MayRun { .. }), "{error:?}");
+    assert!(error.to_string().contains("remove postmaster.pid"), "{error}");
     assert_eq!(fs::read_dir(place.data()).unwrap().count(), 3);
 }
 

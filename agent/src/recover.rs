@@ -125,7 +125,11 @@ pub async fn run(
     let settings = plan.settings.clone();
     let (files, bytes) = (fetched.unpacked.files, fetched.unpacked.bytes);
     let (held, downloaded_bytes) = (fetched.unpacked.held, fetched.stored_bytes);
-    blocking(move || finish::finish(&tree, held, &manifest, &entry, &settings, now)).await?;
+    let finished = blocking(move || {
+        finish::finish(&tree, held, &manifest, &entry, &settings, now)?;
+        Ok(finish::configuration_elsewhere(&tree))
+    });
+    let configuration_elsewhere = finished.await?;
     progress.finish();
     Ok(RecoverReport {
         files,
@@ -133,6 +137,7 @@ pub async fn run(
         kept_files: kept.files(),
         kept_bytes: kept.bytes(),
         downloaded_bytes,
+        configuration_elsewhere,
         took: began.elapsed(),
         data_dir: options.to.clone(),
         plan,

@@ -334,6 +334,26 @@ async fn a_restored_directory_is_the_backup_ready_for_recovery() {
 }
 
 #[tokio::test]
+async fn the_report_says_how_to_start_a_server_whose_configuration_is_elsewhere() {
+    let place = Place::new();
+    let report = place.restore(&place.backup().store().await, Mode::Fresh).await.unwrap();
+    let (text, data) = (report.to_string(), place.data().display().to_string());
+    let command = format!(
+        "\n  pg_ctl -D {data} start -o \"-c config_file=/etc/postgresql/15/main/postgresql.conf \
+         -c data_directory={data}\"\n"
+    );
+    assert!(text.contains(&command), "{text}");
+    assert!(text.ends_with("\n  pg_ctlcluster 15 main start\n"), "{text}");
+
+    let place = Place::new();
+    let mut backup = place.backup();
+    backup.sources.insert(0, ("base-0001.tar.zst", "postgresql.conf", b"port = 5433\n".to_vec()));
+    let report = place.restore(&backup.store().await, Mode::Fresh).await.unwrap();
+    assert_eq!(report.configuration_elsewhere, None);
+    assert!(!report.to_string().contains("pg_ctl"), "{report}");
+}
+
+#[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let place = Place::new();
     let repository = place.backup().store().await;

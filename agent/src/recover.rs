@@ -26,6 +26,7 @@ mod settings;
 mod space;
 mod tree;
 mod unpack;
+mod writable;
 
 pub use args::{Invocation, RestoreArgs};
 pub use error::RecoverError;
@@ -136,6 +137,7 @@ pub async fn run(
         bytes,
         kept_files: kept.files(),
         kept_bytes: kept.bytes(),
+        removed_files: kept.removed(),
         downloaded_bytes,
         configuration_elsewhere,
         took: began.elapsed(),

@@ -22,6 +22,8 @@ pub struct RecoverReport {
     pub kept_files: u64,
     /// Their size.
     pub kept_bytes: u64,
+    /// Files and links that `--delta` removed because the backup has none of their name.
+    pub removed_files: u64,
     /// Bytes that came from the repository.
     pub downloaded_bytes: u64,
     /// The major version of a cluster whose `postgresql.conf` stands outside of its data
@@ -60,6 +62,9 @@ impl fmt::Display for RecoverReport {
         )?;
         if self.kept_files > 0 {
             writeln!(f, "kept {}, {}", Count(self.kept_files, "unchanged file"), Bytes(self.kept_bytes))?;
+        }
+        if self.removed_files > 0 {
+            writeln!(f, "removed {} that the backup does not have", Count(self.removed_files, "file"))?;
         }
         writeln!(f, "start the server to recover to {}", self.plan.target)?;
         let Some(major) = &self.configuration_elsewhere else { return Ok(()) };

@@ -26,6 +26,7 @@ mod settings;
 mod space;
 mod tree;
 mod unpack;
+mod writable;
 
 pub use args::{Invocation, RestoreArgs};
 pub use error::RecoverError;
@@ -126,14 +127,20 @@ pub async fn run(
     let settings = plan.settings.clone();
     let (files, bytes) = (fetched.unpacked.files, fetched.unpacked.bytes);
     let (held, downloaded_bytes) = (fetched.unpacked.held, fetched.stored_bytes);
-    blocking(move || finish::finish(&tree, held, &manifest, &entry, &settings, now)).await?;
+    let finished = blocking(move || {
+        finish::finish(&tree, held, &manifest, &entry, &settings, now)?;
+        Ok(finish::configuration_elsewhere(&tree))
+    });
+    let configuration_elsewhere = finished.await?;
     progress.finish();
     Ok(RecoverReport {
         files,
         bytes,
         kept_files: kept.files(),
         kept_bytes: kept.bytes(),
+        removed_files: kept.removed(),
         downloaded_bytes,
+        configuration_elsewhere,
         took: began.elapsed(),
         data_dir: options.to.clone(),
         plan,

@@ -12,6 +12,7 @@ use super::prepare::MARKER;
 use super::tree::{LINKS, Tree, as_path};
 use crate::fs::FsError;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use wald_core::relative_path::RelativePath;
 pub(super) struct Kept {
     paths: HashSet<RelativePath>,
     bytes: u64,
+    removed: u64,
 }
 
 impl Kept {
@@ -40,6 +42,11 @@ impl Kept {
 
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Files and links that were removed and that the backup does not have.
+    pub fn removed(&self) -> u64 {
+        self.removed
     }
 }
 
@@ -56,12 +63,13 @@ pub(super) fn keep_what_matches(
     jobs: NonZeroUsize,
 ) -> Result<Kept, RecoverError> {
     let wanted = Wanted::new(list);
-    let mut candidates = Vec::new();
-    wanted.sweep(&tree.base, Path::new(""), &mut candidates, &Place::DataDirectory)?;
+    let mut found = Found::default();
+    wanted.sweep(&tree.base, Path::new(""), &mut found, &Place::DataDirectory)?;
     for (oid, tablespace) in &tree.tablespaces {
-        wanted.sweep(&tablespace.root, Path::new(""), &mut candidates, &Place::Tablespace(*oid))?;
+        wanted.sweep(&tablespace.root, Path::new(""), &mut found, &Place::Tablespace(*oid))?;
     }
-    compare(candidates, jobs)
+    let kept = compare(found.candidates, jobs)?;
+    Ok(Kept { removed: found.removed, ..kept })
 }
 
 /// Which directory is swept, and so what a path in it is called in the list.
@@ -89,6 +97,13 @@ struct Candidate<'a> {
     listed: &'a ListedFile,
 }
 
+/// What a sweep came upon.
+#[derive(Default)]
+struct Found<'a> {
+    candidates: Vec<Candidate<'a>>,
+    removed: u64,
+}
+
 struct Wanted<'a> {
     files: HashMap<&'a RelativePath, &'a ListedFile>,
     dirs: HashSet<&'a RelativePath>,
@@ -114,7 +129,7 @@ impl<'a> Wanted<'a> {
         &self,
         root: &'t Root,
         directory: &Path,
-        candidates: &mut Vec<Candidate<'a>>,
+        found: &mut Found<'a>,
         place: &Place,
     ) -> Result<(), FsError> {
         let top = directory.as_os_str().is_empty();
@@ -130,7 +145,7 @@ impl<'a> Wanted<'a> {
             let listed = place.listed(&path);
             match kind {
                 Kind::Directory => {
-                    self.sweep(root, &path, candidates, place)?;
+                    self.sweep(root, &path, found, place)?;
                     let wanted = listed.as_ref().is_some_and(|listed| self.dirs.contains(listed));
                     if !wanted && root.entries(&path)?.is_empty() {
                         root.remove_directory(&path)?;
@@ -138,13 +153,19 @@ impl<'a> Wanted<'a> {
                 }
                 Kind::File { bytes } => {
                     let file = listed.as_ref().and_then(|listed| self.files.get(listed)).copied();
+                    if file.is_none() {
+                        found.removed += 1;
+                    }
                     let file = file.filter(|f| f.size == bytes && !always_fetched(f.path.as_bytes()));
                     match file {
-                        Some(listed) => candidates.push(Candidate { root, path, listed }),
+                        Some(listed) => found.candidates.push(Candidate { root, path, listed }),
                         None => root.remove(&path)?,
                     }
                 }
-                Kind::Other => root.remove(&path)?,
+                Kind::Other => {
+                    root.remove(&path)?;
+                    found.removed += 1;
+                }
             }
         }
         Ok(())
@@ -156,6 +177,19 @@ fn is_tablespace_link(path: &Path, kind: Kind) -> bool {
     kind == Kind::Other && path.parent() == Some(Path::new(LINKS))
 }
 
+/// Whether a file's content is the listed one. If so, its permissions are made so.
+fn matches(root: &Root, path: &Path, listed: &ListedFile) -> Result<bool, FsError> {
+    let mut file = root.read(path)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(&mut file).map_err(|source| FsError::new("read", root.path().join(path), source))?;
+    if Blake3Hex::from(hasher.finalize()) != listed.blake3 {
+        return Ok(false);
+    }
+    let dressed = root.dress(&file, listed.mode);
+    dressed.map_err(|errno| FsError::new("set the permissions of", root.path().join(path), errno))?;
+    Ok(true)
+}
+
 /// Hashes the candidates, `jobs` at a time, and removes those that differ.
 fn compare(candidates: Vec<Candidate<'_>>, jobs: NonZeroUsize) -> Result<Kept, RecoverError> {
     let next = AtomicUsize::new(0);
@@ -163,20 +197,10 @@ fn compare(candidates: Vec<Candidate<'_>>, jobs: NonZeroUsize) -> Result<Kept, R
     let work = || -> Result<(), RecoverError> {
         while let Some(candidate) = candidates.get(next.fetch_add(1, Ordering::Relaxed)) {
             let Candidate { root, path, listed } = candidate;
-            let same = {
-                let mut file = root.read(path)?;
-                let mut hasher = blake3::Hasher::new();
-                hasher
-                    .update_reader(&mut file)
-                    .map_err(|source| FsError::new("read", root.path().join(path), source))?;
-                let same = Blake3Hex::from(hasher.finalize()) == listed.blake3;
-                if same {
-                    let dressed = root.dress(&file, listed.mode);
-                    dressed.map_err(|errno| {
-                        FsError::new("set the permissions of", root.path().join(path), errno)
-                    })?;
-                }
-                same
+            let same = match matches(root, path, listed) {
+                // Another user's file: in a directory of this user it can be replaced.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => false,
+                other => other?,
             };
             if !same {
                 root.remove(path)?;

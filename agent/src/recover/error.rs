@@ -28,11 +28,23 @@ pub enum RecoverError {
     Plan(#[from] PlanError),
     /// The destination is in use.
     #[error(
-        "{} belongs to a running server (process {pid}): stop it first, or choose another directory; if that \
-         process is no PostgreSQL, remove postmaster.pid",
+        "{} belongs to a running server (process {pid}): stop it first, or choose another directory",
         directory.display()
     )]
     Running {
+        /// The data directory.
+        directory: PathBuf,
+        /// The process that its `postmaster.pid` names.
+        pid: i32,
+    },
+    /// The destination may be in use.
+    #[error(
+        "{} may belong to a running server: its postmaster.pid names process {pid}, and that number is in use \
+         here, though not seen to be that server's, which may run in another container; in doubt it runs: if it \
+         certainly does not, remove postmaster.pid",
+        directory.display()
+    )]
+    MayRun {
         /// The data directory.
         directory: PathBuf,
         /// The process that its `postmaster.pid` names.

@@ -72,6 +72,18 @@ pub(super) fn finish(
     Ok(())
 }
 
+/// The major version, if the directory has no `postgresql.conf`.
+pub(super) fn configuration_elsewhere(tree: &Tree) -> Option<String> {
+    match tree.base.read(Path::new("postgresql.conf")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        _ => return None,
+    }
+    let mut version = String::new();
+    tree.base.read(Path::new("PG_VERSION")).ok()?.take(64).read_to_string(&mut version).ok()?;
+    let version = version.trim();
+    (!version.is_empty()).then(|| version.to_owned())
+}
+
 /// Writes a small file, in place of any old one.
 fn replace(tree: &Tree, name: &str, content: &[u8], mode: u32) -> Result<(), FsError> {
     let path = Path::new(name);

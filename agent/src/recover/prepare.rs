@@ -6,11 +6,11 @@
 
 use super::beneath::{Owner, Root};
 use super::listed::CONTROL;
-use super::postmaster::running;
+use super::postmaster::{self, Lock};
 use super::tree::{LINKS, Tablespace, Tree};
-use super::{Mode, RecoverError, RecoverOptions, space};
+use super::{Mode, RecoverError, RecoverOptions, space, writable};
 use crate::fs::FsError;
-use rustix::fs::{Access, AtFlags, CWD, Gid, Uid};
+use rustix::fs::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -24,6 +24,8 @@ use wald_core::system_id::SystemId;
 /// Says whose half-made data directory this is.
 pub(super) const MARKER: &str = "wald-restore.incomplete";
 const DIRECTORY_MODE: u32 = 0o700;
+/// Of a cluster whose group may read it, to back it up for example.
+const GROUP_MODE: u32 = 0o750;
 
 #[derive(Serialize, Deserialize)]
 struct Marker {
@@ -52,8 +54,14 @@ struct Place {
 pub(super) fn check(options: &RecoverOptions, entry: &CatalogEntry) -> Result<Destination, RecoverError> {
     let data_dir = settled(&options.to)?;
     let system_id = entry.system_id();
-    if let Some(pid) = running(&data_dir) {
-        return Err(RecoverError::Running { directory: data_dir, pid });
+    match postmaster::lock(&data_dir) {
+        None => {}
+        Some(Lock { pid, works_here: true }) => {
+            return Err(RecoverError::Running { directory: data_dir, pid });
+        }
+        Some(Lock { pid, works_here: false }) => {
+            return Err(RecoverError::MayRun { directory: data_dir, pid });
+        }
     }
     match (occupied(&data_dir)?, options.mode) {
         (false, _) => {}
@@ -77,7 +85,11 @@ pub(super) fn check(options: &RecoverOptions, entry: &CatalogEntry) -> Result<De
     }
     check_apart(&data_dir, &tablespaces)?;
     for directory in std::iter::once(&data_dir).chain(tablespaces.iter().map(|place| &place.location)) {
-        check_writable(directory)?;
+        writable::check(directory)?;
+    }
+    if options.mode == Mode::Delta {
+        let places = tablespaces.iter().map(|place| place.location.as_path());
+        writable::check_replaceable(&data_dir, places, entry)?;
     }
     if options.mode == Mode::Fresh {
         space::warn(&space::shortages(entry, |tablespace| match tablespace {
@@ -212,34 +224,8 @@ fn check_apart(data_dir: &Path, tablespaces: &[Place]) -> Result<(), RecoverErro
     Ok(())
 }
 
-/// Whether this process can write to a directory, or make it.
-fn check_writable(directory: &Path) -> Result<(), RecoverError> {
-    let existing = directory.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
-    let destination =
-        |problem: String| RecoverError::Destination { directory: directory.to_owned(), problem };
-    if !existing.is_dir() {
-        return Err(destination(format!("{} is not a directory", existing.display())));
-    }
-    let access = Access::WRITE_OK | Access::EXEC_OK;
-    rustix::fs::accessat(CWD, existing, access, AtFlags::EACCESS).map_err(|errno| {
-        destination(format!(
-            "this user can't write to {} ({errno}): run as the server's user",
-            existing.display()
-        ))
-    })?;
-    let owner = owner_of(existing)?;
-    if owner.is_some_and(|owner| owner.uid.is_root()) {
-        return Err(destination(format!(
-            "{} belongs to root, and PostgreSQL never runs as root: make the directory first, owned by the \
-             server's user, or run as that user",
-            existing.display()
-        )));
-    }
-    Ok(())
-}
-
 /// Who shall own what is made in a directory. Only root can give files away.
-fn owner_of(directory: &Path) -> Result<Option<Owner>, FsError> {
+pub(super) fn owner_of(directory: &Path) -> Result<Option<Owner>, FsError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
@@ -285,7 +271,15 @@ fn make(directory: &Path) -> Result<Root, RecoverError> {
     for path in missing.iter().rev() {
         root.make_directory(path, DIRECTORY_MODE)?;
     }
-    let root = if missing.is_empty() { root } else { root.descend(below)? };
-    root.dress_self(DIRECTORY_MODE)?;
+    if !missing.is_empty() {
+        let root = root.descend(below)?;
+        root.dress_self(DIRECTORY_MODE)?;
+        return Ok(root);
+    }
+    let metadata = fs::metadata(directory).map_err(|source| FsError::new("look at", directory, source))?;
+    // The backup does not tell the mode. A directory that was made with any other mode than the
+    // one of `initdb --allow-group-access` was not made for PostgreSQL.
+    let group_reads = metadata.mode() & 0o777 == GROUP_MODE;
+    root.dress_self(if group_reads { GROUP_MODE } else { DIRECTORY_MODE })?;
     Ok(root)
 }

@@ -22,8 +22,14 @@ pub struct RecoverReport {
     pub kept_files: u64,
     /// Their size.
     pub kept_bytes: u64,
+    /// Files and links that `--delta` removed because the backup has none of their name.
+    pub removed_files: u64,
     /// Bytes that came from the repository.
     pub downloaded_bytes: u64,
+    /// The major version of a cluster whose `postgresql.conf` stands outside of its data
+    /// directory, as on Debian, and so is not in the backup: the server is to be told where it
+    /// is.
+    pub configuration_elsewhere: Option<String>,
     /// From the first look at the repository to the last sync.
     #[serde(serialize_with = "seconds")]
     pub took: Duration,
@@ -57,6 +63,20 @@ impl fmt::Display for RecoverReport {
         if self.kept_files > 0 {
             writeln!(f, "kept {}, {}", Count(self.kept_files, "unchanged file"), Bytes(self.kept_bytes))?;
         }
-        writeln!(f, "start the server to recover to {}", self.plan.target)
+        if self.removed_files > 0 {
+            writeln!(f, "removed {} that the backup does not have", Count(self.removed_files, "file"))?;
+        }
+        writeln!(f, "start the server to recover to {}", self.plan.target)?;
+        let Some(major) = &self.configuration_elsewhere else { return Ok(()) };
+        let directory = self.data_dir.display();
+        writeln!(
+            f,
+            "no postgresql.conf is in {directory}, because the backed up cluster had it elsewhere. If it is in \
+             /etc/postgresql/{major}/main, start the server with\n  \
+             pg_ctl -D {directory} start -o \"-c config_file=/etc/postgresql/{major}/main/postgresql.conf \
+             -c data_directory={directory}\"\n\
+             or restore into the cluster's own directory, and start it with\n  \
+             pg_ctlcluster {major} main start"
+        )
     }
 }

@@ -334,6 +334,26 @@ async fn a_restored_directory_is_the_backup_ready_for_recovery() {
 }
 
 #[tokio::test]
+async fn the_report_says_how_to_start_a_server_whose_configuration_is_elsewhere() {
+    let place = Place::new();
+    let report = place.restore(&place.backup().store().await, Mode::Fresh).await.unwrap();
+    let (text, data) = (report.to_string(), place.data().display().to_string());
+    let command = format!(
+        "\n  pg_ctl -D {data} start -o \"-c config_file=/etc/postgresql/15/main/postgresql.conf \
+         -c data_directory={data}\"\n"
+    );
+    assert!(text.contains(&command), "{text}");
+    assert!(text.ends_with("\n  pg_ctlcluster 15 main start\n"), "{text}");
+
+    let place = Place::new();
+    let mut backup = place.backup();
+    backup.sources.insert(0, ("base-0001.tar.zst", "postgresql.conf", b"port = 5433\n".to_vec()));
+    let report = place.restore(&backup.store().await, Mode::Fresh).await.unwrap();
+    assert_eq!(report.configuration_elsewhere, None);
+    assert!(!report.to_string().contains("pg_ctl"), "{report}");
+}
+
+#[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let place = Place::new();
     let repository = place.backup().store().await;
@@ -509,9 +529,65 @@ async fn delta_keeps_what_matches_and_removes_what_does_not_belong() {
     assert!(!place.tablespace().join("PG_15_202209061/5/999").exists());
     assert!(place.tablespace().join("PG_14_202107181").exists());
     assert_eq!(fs::read(outside.join("file")).unwrap(), b"mine");
+    // What was made above, and recovery.signal and backup_manifest.
+    assert_eq!(report.removed_files, 6);
+    assert!(report.to_string().contains("\nremoved 6 files that the backup does not have\n"), "{report}");
     // Two parts of four hold nothing that was needed.
     assert_eq!(report.kept_files, 5);
     assert!(report.downloaded_bytes < first.downloaded_bytes / 10, "{report:?}");
+}
+
+#[tokio::test]
+async fn a_linked_pg_wal_is_not_replaced() {
+    let place = Place::new();
+    let repository = place.backup().store().await;
+    place.restore(&repository, Mode::Fresh).await.unwrap();
+    let (wal, outside) = (place.data().join("pg_wal"), place.dir.path().join("wal disk"));
+    fs::rename(&wal, &outside).unwrap();
+    symlink(&outside, &wal).unwrap();
+    let error = place.restore(&repository, Mode::Delta).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("its pg_wal is a link to {}", outside.display())), "{error}");
+    assert!(place.can_start() && fs::read_link(&wal).unwrap() == outside);
+    fs::remove_file(&wal).unwrap();
+    place.restore(&repository, Mode::Delta).await.unwrap();
+    place.assert_complete(&place.backup());
+}
+
+#[tokio::test]
+async fn delta_refuses_a_directory_that_it_cannot_write_to_before_it_removes_anything() {
+    if rustix::process::geteuid().is_root() {
+        // Root can write everywhere.
+        return;
+    }
+    let place = Place::new();
+    let repository = place.backup().store().await;
+    place.restore(&repository, Mode::Fresh).await.unwrap();
+    let log = place.data().join("log");
+    fs::create_dir(&log).unwrap();
+    fs::write(log.join("x.log"), "x").unwrap();
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o555)).unwrap();
+    let error = place.restore(&repository, Mode::Delta).await.unwrap_err();
+    assert!(error.to_string().contains("log belongs to user"), "{error}");
+    assert!(place.can_start() && place.data().join("recovery.signal").exists());
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o755)).unwrap();
+    place.restore(&repository, Mode::Delta).await.unwrap();
+    place.assert_complete(&place.backup());
+}
+
+#[tokio::test]
+async fn a_directory_that_its_group_may_read_stays_so() {
+    for (before, after) in [(0o750, 0o750), (0o755, 0o700), (0o770, 0o700), (0o700, 0o700)] {
+        let place = Place::new();
+        let repository = place.backup().store().await;
+        fs::create_dir(place.data()).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(place.data(), Some(65534), Some(65534)).unwrap();
+        }
+        fs::set_permissions(place.data(), fs::Permissions::from_mode(before)).unwrap();
+        place.restore(&repository, Mode::Fresh).await.unwrap();
+        let found = fs::metadata(place.data()).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(found, after, "{before:o}");
+    }
 }
 
 #[tokio::test]
@@ -535,6 +611,10 @@ async fn a_directory_in_use_or_of_another_cluster_is_refused_untouched() {
     server.kill().unwrap();
     server.wait().unwrap();
     assert!(matches!(error, RecoverError::Running { .. }), "{error:?}");
+    fs::write(place.data().join("postmaster.pid"), format!("{}\n", std::process::id())).unwrap();
+    let error = place.restore(&repository, Mode::Delta).await.unwrap_err();
+    assert!(matches!(error, RecoverError::MayRun { .. }), "{error:?}");
+    assert!(error.to_string().contains("remove postmaster.pid"), "{error}");
     assert_eq!(fs::read_dir(place.data()).unwrap().count(), 3);
 }
 

@@ -4,15 +4,11 @@ use super::error::BackupError;
 use super::options::ClusterIdentity;
 use super::session::{Archiving, ServerFacts, StopAnswer};
 use super::{Begun, Ended};
-use crate::store::Store;
-use futures::StreamExt;
 use std::path::Path;
-use wald_core::backup_id::BackupId;
 use wald_core::backup_label::{BackupLabel, TablespaceMap};
 use wald_core::catalog::Tablespace;
 use wald_core::control_file::ControlFile;
 use wald_core::data_page::PAGE_BYTES;
-use wald_core::object_key::ObjectKey;
 
 /// Server, data directory and repository must be of one cluster, and WAL must be archived.
 pub fn check_cluster(
@@ -45,21 +41,6 @@ pub fn check_cluster(
         Archiving::On => Ok(()),
         Archiving::ModeOff => Err(BackupError::NotArchiving { setting: "archive_mode = off" }),
         Archiving::NoCommand => Err(BackupError::NotArchiving { setting: "archive_command is empty" }),
-    }
-}
-
-/// The repository must answer, and must not have a backup of this name.
-pub async fn check_repository(store: &Store, id: &BackupId) -> Result<(), BackupError> {
-    match store.stat(&ObjectKey::catalog(id)).await {
-        Ok(_) => return Err(BackupError::Exists(id.clone())),
-        Err(error) if error.is_absent() => {}
-        Err(error) => return Err(BackupError::Repository(error)),
-    }
-    // Objects without an entry are those of a backup that is under way or was interrupted.
-    match store.list(&ObjectKey::backup_prefix(id)).next().await {
-        Some(Ok(_)) => Err(BackupError::Exists(id.clone())),
-        None => Ok(()),
-        Some(Err(error)) => Err(BackupError::Repository(error)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Why a backup does not exist.
 
+use super::claim::ClaimError;
 use super::commit::CommitError;
 use super::control::ControlError;
 use super::scan::ScanError;
@@ -99,6 +100,9 @@ pub enum BackupError {
         /// What is set.
         setting: &'static str,
     },
+    /// No name.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The repository could not be asked, or a backup of this name exists.
     #[error("can't make sure that the repository takes the backup")]
     Repository(#[source] StoreError),

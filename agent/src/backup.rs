@@ -134,9 +134,10 @@ impl Taking<'_> {
             start: begun.start_lsn,
             stop: ended.answer.stop_lsn,
             segment_size: self.cluster.segment_size,
+            system_id: self.cluster.system_id,
             from_standby: begun.server.in_recovery,
         };
-        let wal = wait_for_wal(self.store, &span, self.options.wal_timeout);
+        let wal = wait_for_wal(self.store, &span, &self.options.data_dir, self.options.wal_timeout);
         let wal_segments = self.unless_stopped(wal).await??;
         let waited_for_wal = waiting.elapsed();
 

@@ -63,23 +63,19 @@ pub fn check_stop(
         return Err(BackupError::TimelineChanged { from, to });
     }
     let map = TablespaceMap::parse(&answer.tablespace_map)?;
-    Ok(Ended { timeline: from, tablespaces: tablespaces(&map, linked), answer })
+    Ok(Ended { timeline: from, tablespaces: tablespaces(&map, &linked)?, answer })
 }
 
-/// The tablespaces of the map, which a recovery will link, and those that were created after
-/// it was made: their files are in the backup as well, and replay creates them again.
-pub fn tablespaces(map: &TablespaceMap, linked: Vec<Tablespace>) -> Vec<Tablespace> {
-    let mut all: Vec<Tablespace> = map
-        .links()
-        .iter()
-        .map(|link| Tablespace { oid: link.oid, location: link.location.clone() })
-        .collect();
-    for tablespace in linked {
-        if !all.iter().any(|known| known.oid == tablespace.oid) {
-            all.push(tablespace);
-        }
+/// The tablespaces of the map, which a recovery will link. One that was created after the map
+/// was made and before the files were listed is in no map: nothing would lead to its files,
+/// and a recovery would begin without its link.
+fn tablespaces(map: &TablespaceMap, linked: &[Tablespace]) -> Result<Vec<Tablespace>, BackupError> {
+    let mapped = |oid| map.links().iter().any(|link| link.oid == oid);
+    if let Some(created) = linked.iter().find(|found| !mapped(found.oid)) {
+        return Err(BackupError::TablespaceCreated { oid: created.oid });
     }
-    all
+    let links = map.links().iter();
+    Ok(links.map(|link| Tablespace { oid: link.oid, location: link.location.clone() }).collect())
 }
 
 #[cfg(test)]
@@ -87,11 +83,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tablespace_created_during_the_backup_is_listed_beside_those_of_the_map() {
+    fn a_tablespace_that_is_in_no_map_is_refused() {
         let tablespace = |oid, location: &str| Tablespace { oid, location: location.to_owned() };
-        let map = TablespaceMap::parse("16400 /srv/a\n").unwrap();
-        let linked = vec![tablespace(16_400, "/srv/elsewhere"), tablespace(16_500, "/srv/b")];
-        let all = tablespaces(&map, linked);
-        assert_eq!(all, [tablespace(16_400, "/srv/a"), tablespace(16_500, "/srv/b")]);
+        let map = TablespaceMap::parse("16400 /srv/a\n16450 /srv/dropped\n").unwrap();
+        let known = tablespace(16_400, "/srv/elsewhere");
+        let all = tablespaces(&map, std::slice::from_ref(&known)).unwrap();
+        assert_eq!(all, [tablespace(16_400, "/srv/a"), tablespace(16_450, "/srv/dropped")]);
+        let error = tablespaces(&map, &[known, tablespace(16_500, "/srv/b")]).unwrap_err();
+        assert!(error.to_string().contains("tablespace 16500 was created while the backup began"), "{error}");
     }
 }

@@ -130,6 +130,12 @@ pub enum BackupError {
         /// At the end.
         to: TimelineId,
     },
+    /// The tablespace map does not know it, and its files were listed.
+    #[error("tablespace {oid} was created while the backup began, which so can't be used: take it again")]
+    TablespaceCreated {
+        /// Its number.
+        oid: u32,
+    },
     /// The connection broke, and with it the backup mode.
     #[error(
         "the session with PostgreSQL ended during the backup, and with it the backup mode: check PostgreSQL's log, \

@@ -1,7 +1,7 @@
 //! Takes a base backup: from a running server, file by file, into the repository (DESIGN 6).
 //!
-//! `connect → pg_backup_start → scan → layout → (read → part → upload) in parallel →
-//! pg_control → pg_backup_stop → last part, manifest, file list → WAL is there → catalog entry`
+//! `connect → claim a name → pg_backup_start → scan → layout → (read → part → upload) in
+//! parallel → pg_control → pg_backup_stop → last part, manifest, file list → WAL is there → catalog entry`
 //!
 //! Invariants: the catalog entry is written last, so a backup that was interrupted anywhere
 //! does not exist; the server leaves backup mode whenever [`run`] ends or is dropped, because
@@ -13,6 +13,7 @@ pub mod options;
 pub mod progress;
 
 mod check;
+mod claim;
 mod commit;
 mod control;
 mod error;
@@ -32,6 +33,7 @@ pub use report::BackupReport;
 
 use crate::store::Store;
 use check::{check_cluster, check_stop};
+use claim::claim_name;
 use commit::BAD_PAGES_MAX;
 use control::{ControlCopy, ControlError, read_control};
 use futures::StreamExt;
@@ -42,10 +44,10 @@ use read::PageRules;
 use scan::Scan;
 use session::{Session, StopAnswer};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wal_wait::{WalSpan, wait_for_wal};
-use wald_core::backup_id::{BackupId, BackupKind};
+use wald_core::backup_id::BackupId;
 use wald_core::backup_label::{BackupLabel, TablespaceMap};
 use wald_core::catalog::{CatalogEntry, CatalogFacts, Tablespace};
 use wald_core::control_file::ControlFile;
@@ -57,9 +59,6 @@ use workers::Workers;
 
 /// What `pg_basebackup` gives the files that it makes itself.
 const GIVEN_FILE_MODE: u32 = 0o600;
-
-/// How many names are tried, one a second.
-const NAME_ATTEMPTS_MAX: u32 = 3;
 
 /// Takes one backup. Cancelling `cancel` ends it in order; dropping the future ends it too,
 /// and leaves the rest of the cleaning up to tasks that the runtime may no longer run.
@@ -135,9 +134,10 @@ impl Taking<'_> {
             start: begun.start_lsn,
             stop: ended.answer.stop_lsn,
             segment_size: self.cluster.segment_size,
+            system_id: self.cluster.system_id,
             from_standby: begun.server.in_recovery,
         };
-        let wal = wait_for_wal(self.store, &span, self.options.wal_timeout);
+        let wal = wait_for_wal(self.store, &span, &self.options.data_dir, self.options.wal_timeout);
         let wal_segments = self.unless_stopped(wal).await??;
         let waited_for_wal = waiting.elapsed();
 
@@ -161,7 +161,7 @@ impl Taking<'_> {
         let server = session.server().clone();
         let control = self.control().await?.control;
         check_cluster(&self.cluster, &server, &control, &self.options.data_dir)?;
-        let (id, started_at) = self.unless_stopped(self.name(session)).await??;
+        let (id, started_at) = self.unless_stopped(claim_name(self.store, || session.clock())).await??;
 
         self.progress.enter(Phase::Starting);
         let label = format!("wald {id}");
@@ -174,21 +174,6 @@ impl Taking<'_> {
             return Err(BackupError::OtherDirectory { data_dir, redo, start_lsn });
         }
         Ok(Begun { id, label, start_lsn, started_at, control, server })
-    }
-
-    /// A name that no other backup has; the second after, if one began in this one.
-    async fn name(&self, session: &Session) -> Result<(BackupId, Timestamp), BackupError> {
-        let mut attempt = 1;
-        loop {
-            let started_at = session.clock().await?;
-            let id = BackupId::new(started_at, BackupKind::Full);
-            match check::check_repository(self.store, &id).await {
-                Ok(()) => return Ok((id, started_at)),
-                Err(BackupError::Exists(_)) if attempt < NAME_ATTEMPTS_MAX => attempt += 1,
-                Err(error) => return Err(error),
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
     }
 
     async fn control(&self) -> Result<ControlCopy, BackupError> {

@@ -1,8 +1,8 @@
 //! Base backups of a real PostgreSQL, restored with stock tools alone: `zstd`, `tar`,
 //! `pg_verifybackup`, and a `restore_command` that is a line of shell.
 //!
-//! The backup is taken through the library; WAL is archived by `zstd` itself, so that nothing
-//! but the backup is under test.
+//! The backup is taken through the library; WAL is archived by wald's own command line without
+//! an agent, because a backup believes only sealed segments. It is restored without wald.
 
 use anyhow::{Context, Result, ensure};
 use std::fs;
@@ -14,17 +14,21 @@ use tokio_util::sync::CancellationToken;
 use wald::backup::{
     self, BackupError, BackupOptions, BackupReport, CheckpointMode, ClusterIdentity, Progress,
 };
+use wald::codec::seal::{Effort, seal};
 use wald::store::{AwsEnvironment, Store, StoreOptions};
 use wald_core::catalog::CatalogEntry;
 use wald_core::control_file::ControlFile;
 use wald_core::file_list::FileList;
-use wald_core::object_key::ObjectKey;
+use wald_core::object_key::{ObjectKey, WalObject};
+use wald_core::segment::SegmentName;
 use wald_core::wal_file::WalFile;
+use wald_integration::agent::archive_through;
 use wald_integration::postgres::{Cluster, ClusterOptions, Shutdown};
 use wald_integration::process::Process;
 use wald_integration::run::run;
 use wald_integration::sandbox::Sandbox;
 use wald_integration::seaweed::{ACCESS_KEY, S3Server, SECRET_KEY};
+use wald_integration::wald::{Place, Settings, Wald};
 use wald_integration::{parts, wait};
 
 /// A cluster that archives into a directory that is a repository as well.
@@ -40,13 +44,13 @@ impl Setting {
     fn new(options: ClusterOptions) -> Result<Setting> {
         let sandbox = Sandbox::new()?;
         let repository = sandbox.dir("repository")?;
-        let wal = sandbox.dir("repository/wal")?;
-        let zstd = parts::tool("zstd")?;
-        let archive =
-            format!("archive_command = '{} -q -1 -f %p -o {}/%f.zst'", zstd.display(), wal.display());
-        let options = options.setting("archive_mode = on").setting(archive);
+        sandbox.dir("repository/wal")?;
         let mut cluster = Cluster::create(&sandbox, "origin", &options)?;
+        let place = Place::Directory(repository.clone());
+        let wald = Wald::configure(&sandbox, "origin", &cluster, &place, Settings::new())?;
+        archive_through(&mut cluster, &wald)?;
         cluster.start()?;
+        wald.succeed(&["repo", "init"])?;
         let store = Store::open(&StoreOptions::new(format!("file://{}", repository.display())))?;
         let control = ControlFile::parse(&fs::read(cluster.data_dir().join(ControlFile::PATH))?)?;
         let identity =
@@ -252,8 +256,12 @@ async fn carry_wal(from: PathBuf, to: Store, end: CancellationToken) -> Result<(
     while !end.is_cancelled() {
         for entry in fs::read_dir(&from)? {
             let path = entry?.path();
-            let name = path.file_stem().context("a file without a name")?.to_string_lossy().into_owned();
-            let key = ObjectKey::wal(WalFile::parse(&name)?);
+            let name = path.file_name().context("a file without a name")?.to_string_lossy().into_owned();
+            let Some(WalObject::File(file @ WalFile::Segment(_))) = WalObject::parse(&format!("wal/{name}"))
+            else {
+                continue;
+            };
+            let key = ObjectKey::wal(file);
             if to.stat(&key).await.is_err_and(|error| error.is_absent()) {
                 to.create(&key, fs::read(&path)?.into()).await?;
             }
@@ -415,6 +423,46 @@ async fn wal_that_never_comes_prevents_the_entry() -> Result<()> {
     let text = result.map(|report| report.id.to_string()).unwrap_err().to_string();
     assert!(text.contains("is not in the repository") && text.contains("pg_stat_archiver"), "{text}");
     assert!(!setting.has_catalog());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_of_a_clone_in_the_repository_prevents_the_entry() -> Result<()> {
+    let mut setting = Setting::new(small_segments())?;
+    setting.cluster.wait_archived()?;
+    setting.cluster.configure("archive_command = 'true'")?;
+    setting.cluster.reload()?;
+    wait::until_true("the setting", Duration::from_secs(10), || {
+        Ok(setting.cluster.scalar("show archive_command")? == "true")
+    })?;
+    // What a clone would have archived under the names that come next.
+    let current = setting.cluster.scalar("select pg_walfile_name(pg_current_wal_lsn())")?;
+    let mut segment = SegmentName::parse(&current)?;
+    for _ in 0..6 {
+        let file = WalFile::Segment(segment);
+        let bytes = usize::try_from(setting.identity.segment_size.bytes())?;
+        let sealed = seal(file, setting.identity.system_id, &vec![7; bytes], Effort::Level(1))?;
+        let object = [sealed.head, sealed.body].into_iter().collect();
+        setting.store.create(&ObjectKey::wal(file), object).await?;
+        segment = segment.next(setting.identity.segment_size).context("no further segment")?;
+    }
+    let text = setting.backup().await.map(|report| report.id.to_string()).unwrap_err().to_string();
+    assert!(text.contains("a clone archives into this repository"), "{text}");
+    assert!(!setting.has_catalog());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_backups_that_begin_at_once_are_two_backups() -> Result<()> {
+    let setting = Setting::new(small_segments())?;
+    let (one, other) = tokio::join!(setting.backup(), setting.backup());
+    let (one, other) = (one?, other?);
+    assert_ne!(one.id, other.id);
+    for (report, name) in [(one, "one"), (other, "other")] {
+        let entry = setting.entry(&report).await?;
+        let restored = setting.restore_by_hand(&entry, name)?;
+        setting.verify(&entry, &restored)?;
+    }
     Ok(())
 }
 

@@ -4,15 +4,11 @@ use super::error::BackupError;
 use super::options::ClusterIdentity;
 use super::session::{Archiving, ServerFacts, StopAnswer};
 use super::{Begun, Ended};
-use crate::store::Store;
-use futures::StreamExt;
 use std::path::Path;
-use wald_core::backup_id::BackupId;
 use wald_core::backup_label::{BackupLabel, TablespaceMap};
 use wald_core::catalog::Tablespace;
 use wald_core::control_file::ControlFile;
 use wald_core::data_page::PAGE_BYTES;
-use wald_core::object_key::ObjectKey;
 
 /// Server, data directory and repository must be of one cluster, and WAL must be archived.
 pub fn check_cluster(
@@ -48,21 +44,6 @@ pub fn check_cluster(
     }
 }
 
-/// The repository must answer, and must not have a backup of this name.
-pub async fn check_repository(store: &Store, id: &BackupId) -> Result<(), BackupError> {
-    match store.stat(&ObjectKey::catalog(id)).await {
-        Ok(_) => return Err(BackupError::Exists(id.clone())),
-        Err(error) if error.is_absent() => {}
-        Err(error) => return Err(BackupError::Repository(error)),
-    }
-    // Objects without an entry are those of a backup that is under way or was interrupted.
-    match store.list(&ObjectKey::backup_prefix(id)).next().await {
-        Some(Ok(_)) => Err(BackupError::Exists(id.clone())),
-        None => Ok(()),
-        Some(Err(error)) => Err(BackupError::Repository(error)),
-    }
-}
-
 /// Checks what PostgreSQL returned at the end against what it said at the beginning and
 /// against the `pg_control` that was copied. `linked` are the tablespaces that were found.
 pub fn check_stop(
@@ -82,23 +63,19 @@ pub fn check_stop(
         return Err(BackupError::TimelineChanged { from, to });
     }
     let map = TablespaceMap::parse(&answer.tablespace_map)?;
-    Ok(Ended { timeline: from, tablespaces: tablespaces(&map, linked), answer })
+    Ok(Ended { timeline: from, tablespaces: tablespaces(&map, &linked)?, answer })
 }
 
-/// The tablespaces of the map, which a recovery will link, and those that were created after
-/// it was made: their files are in the backup as well, and replay creates them again.
-pub fn tablespaces(map: &TablespaceMap, linked: Vec<Tablespace>) -> Vec<Tablespace> {
-    let mut all: Vec<Tablespace> = map
-        .links()
-        .iter()
-        .map(|link| Tablespace { oid: link.oid, location: link.location.clone() })
-        .collect();
-    for tablespace in linked {
-        if !all.iter().any(|known| known.oid == tablespace.oid) {
-            all.push(tablespace);
-        }
+/// The tablespaces of the map, which a recovery will link. One that was created after the map
+/// was made and before the files were listed is in no map: nothing would lead to its files,
+/// and a recovery would begin without its link.
+fn tablespaces(map: &TablespaceMap, linked: &[Tablespace]) -> Result<Vec<Tablespace>, BackupError> {
+    let mapped = |oid| map.links().iter().any(|link| link.oid == oid);
+    if let Some(created) = linked.iter().find(|found| !mapped(found.oid)) {
+        return Err(BackupError::TablespaceCreated { oid: created.oid });
     }
-    all
+    let links = map.links().iter();
+    Ok(links.map(|link| Tablespace { oid: link.oid, location: link.location.clone() }).collect())
 }
 
 #[cfg(test)]
@@ -106,11 +83,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tablespace_created_during_the_backup_is_listed_beside_those_of_the_map() {
+    fn a_tablespace_that_is_in_no_map_is_refused() {
         let tablespace = |oid, location: &str| Tablespace { oid, location: location.to_owned() };
-        let map = TablespaceMap::parse("16400 /srv/a\n").unwrap();
-        let linked = vec![tablespace(16_400, "/srv/elsewhere"), tablespace(16_500, "/srv/b")];
-        let all = tablespaces(&map, linked);
-        assert_eq!(all, [tablespace(16_400, "/srv/a"), tablespace(16_500, "/srv/b")]);
+        let map = TablespaceMap::parse("16400 /srv/a\n16450 /srv/dropped\n").unwrap();
+        let known = tablespace(16_400, "/srv/elsewhere");
+        let all = tablespaces(&map, std::slice::from_ref(&known)).unwrap();
+        assert_eq!(all, [tablespace(16_400, "/srv/a"), tablespace(16_450, "/srv/dropped")]);
+        let error = tablespaces(&map, &[known, tablespace(16_500, "/srv/b")]).unwrap_err();
+        assert!(error.to_string().contains("tablespace 16500 was created while the backup began"), "{error}");
     }
 }

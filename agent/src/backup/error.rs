@@ -1,5 +1,6 @@
 //! Why a backup does not exist.
 
+use super::claim::ClaimError;
 use super::commit::CommitError;
 use super::control::ControlError;
 use super::scan::ScanError;
@@ -99,6 +100,9 @@ pub enum BackupError {
         /// What is set.
         setting: &'static str,
     },
+    /// No name.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The repository could not be asked, or a backup of this name exists.
     #[error("can't make sure that the repository takes the backup")]
     Repository(#[source] StoreError),
@@ -125,6 +129,12 @@ pub enum BackupError {
         from: TimelineId,
         /// At the end.
         to: TimelineId,
+    },
+    /// The tablespace map does not know it, and its files were listed.
+    #[error("tablespace {oid} was created while the backup began, which so can't be used: take it again")]
+    TablespaceCreated {
+        /// Its number.
+        oid: u32,
     },
     /// The connection broke, and with it the backup mode.
     #[error(

@@ -4,7 +4,8 @@
 //! The listing is made after the backup has begun and while the server goes on: what vanishes
 //! meanwhile is no error, and what is created later is brought back by replay. Which names
 //! are left out is decided by [`wald_core::data_file`]; symbolic links are followed in
-//! `pg_tblspc` only, as PostgreSQL does.
+//! `pg_tblspc` only, as PostgreSQL does. A link among the cluster's data is refused, because a
+//! backup without what is behind it is none; one elsewhere is passed over with a warning.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -17,6 +18,10 @@ use wald_core::data_file::{
     DirectoryTreatment, FileTreatment, Fork, RelationFile, directory_treatment, file_treatment,
 };
 use wald_core::relative_path::{RelativePath, RelativePathError};
+
+/// Below these everything is needed, by PostgreSQL or to read what a transaction did.
+const DATA_DIRECTORIES: [&str; 8] =
+    ["base", "global", "pg_tblspc", "pg_xact", "pg_multixact", "pg_commit_ts", "pg_logical", "pg_twophase"];
 
 /// A file to back up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,6 +81,16 @@ pub enum ScanError {
     )]
     InPlaceTablespace {
         /// Its directory.
+        path: PathBuf,
+    },
+    /// A link where the data is.
+    #[error(
+        "{} is a symbolic link, which a backup does not follow, so the data behind it would be missing: \
+         move it back or use a tablespace",
+        path.display()
+    )]
+    Linked {
+        /// The link.
         path: PathBuf,
     },
     /// A link whose target is not text.
@@ -201,9 +216,9 @@ impl Walk {
         init_forks: &HashSet<u32>,
     ) -> Result<(), ScanError> {
         let Some(metadata) = existing(disk, fs::symlink_metadata(disk))? else { return Ok(()) };
+        let file_treatment = file_treatment(path, |number| init_forks.contains(&number));
         if metadata.is_file() {
-            let treatment = file_treatment(path, |number| init_forks.contains(&number));
-            if treatment == FileTreatment::Take {
+            if file_treatment == FileTreatment::Take {
                 self.scan.files.push(ScannedFile {
                     path: RelativePath::new(bytes)?,
                     disk: disk.to_owned(),
@@ -229,6 +244,11 @@ impl Walk {
                 }
                 self.directory(disk, path, tablespace)
             }
+            DirectoryTreatment::Enter
+                if metadata.is_symlink() && file_treatment == FileTreatment::Take && is_data(path) =>
+            {
+                Err(ScanError::Linked { path: disk.to_owned() })
+            }
             DirectoryTreatment::Enter => {
                 tracing::warn!(
                     "{} is not backed up: it is neither a file nor a directory (a symbolic link or a special file)",
@@ -244,6 +264,11 @@ impl Walk {
         self.scan.directories.push(ScannedDirectory { path: RelativePath::new(path)?, tablespace, mode });
         Ok(())
     }
+}
+
+/// Whether the cluster's data stands there.
+fn is_data(path: &str) -> bool {
+    path.split('/').next().is_some_and(|first| DATA_DIRECTORIES.contains(&first))
 }
 
 /// The permissions of a directory; those of a link to one say nothing.

@@ -3,13 +3,25 @@
 //! Without them the backup can't be restored, so the catalog entry is not written before. The
 //! repository is asked, not the server: what counts is what a restore will find. Nothing here
 //! archives; that is the business of `archive_command`.
+//!
+//! A name is not believed. A clone of the cluster has its system identifier and writes segments
+//! of the same names, so an object counts only if its header names this segment of this cluster
+//! and, as long as the server still has the segment, the very bytes of it (see [`local`]).
+
+mod error;
+mod local;
 
 use crate::store::{Store, StoreError};
+pub use error::WalWaitError;
 use futures::StreamExt;
+use local::{LocalWal, Mark};
+use std::path::Path;
 use std::time::{Duration, Instant};
+use wald_core::frame::{FrameHeader, HEADER_BYTES_MAX};
 use wald_core::lsn::Lsn;
 use wald_core::object_key::ObjectKey;
 use wald_core::segment::{SegmentName, SegmentSize};
+use wald_core::system_id::SystemId;
 use wald_core::timeline::TimelineId;
 use wald_core::wal_file::WalFile;
 
@@ -30,57 +42,10 @@ pub struct WalSpan {
     pub stop: Lsn,
     /// The size of segments.
     pub segment_size: SegmentSize,
-    /// Whether the backup was taken on a standby, which matters for advice only.
+    /// The cluster that wrote it.
+    pub system_id: SystemId,
+    /// Whether the backup was taken on a standby, which does not archive this WAL itself.
     pub from_standby: bool,
-}
-
-/// Why WAL is missing.
-#[derive(Debug, thiserror::Error)]
-pub enum WalWaitError {
-    /// A segment did not come.
-    #[error(
-        "WAL segment {segment} is not in the repository after {} s ({present} of {wanted} segments are); \
-         without it the backup can't be restored, so it was not recorded: {}",
-        waited.as_secs(), advice(*from_standby)
-    )]
-    Missing {
-        /// The first that is missing.
-        segment: SegmentName,
-        /// How many of the segments are there.
-        present: usize,
-        /// How many are needed.
-        wanted: usize,
-        /// How long nothing has come.
-        waited: Duration,
-        /// Whether the backup was taken on a standby.
-        from_standby: bool,
-    },
-    /// The repository could not be asked.
-    #[error("can't tell whether the repository holds WAL segment {segment}, which the backup needs")]
-    Store {
-        /// The segment.
-        segment: SegmentName,
-        /// Why.
-        #[source]
-        source: StoreError,
-    },
-    /// No list of segments leads from start to stop.
-    #[error("no WAL segments lead from {start} to {stop}")]
-    Span {
-        /// Where the backup began.
-        start: Lsn,
-        /// Where it ended.
-        stop: Lsn,
-    },
-}
-
-fn advice(from_standby: bool) -> &'static str {
-    if from_standby {
-        "check archiving on the primary (pg_stat_archiver and its log); a primary without writes archives its \
-         last segment only after archive_timeout or SELECT pg_switch_wal() there"
-    } else {
-        "check pg_stat_archiver, PostgreSQL's log, and that archive_command uses this repository"
-    }
 }
 
 /// The segments from start to stop.
@@ -100,33 +65,45 @@ pub fn segments(span: &WalSpan) -> Result<Vec<SegmentName>, WalWaitError> {
     Ok(segments)
 }
 
-/// Returns when all segments are there, or when none has come for `timeout`.
-pub async fn wait_for_wal(store: &Store, span: &WalSpan, timeout: Duration) -> Result<usize, WalWaitError> {
-    let mut missing = segments(span)?;
+/// A segment that has not been found yet.
+struct Awaited {
+    segment: SegmentName,
+    /// The object is there and right; what is missing is PostgreSQL's mark that it knows.
+    stored: bool,
+}
+
+/// Returns when all segments are there, or when none has come for `timeout`. `data_dir` is
+/// where the server keeps those that it has not recycled.
+pub async fn wait_for_wal(
+    store: &Store,
+    span: &WalSpan,
+    data_dir: &Path,
+    timeout: Duration,
+) -> Result<usize, WalWaitError> {
+    let local = LocalWal::new(data_dir);
+    let awaited = |segment| Awaited { segment, stored: false };
+    let mut missing: Vec<Awaited> = segments(span)?.into_iter().map(awaited).collect();
     let wanted = missing.len();
     let mut last_came = Instant::now();
     let mut delay = POLL_FIRST;
     loop {
         let before = missing.len();
-        let trouble = keep_missing(store, &mut missing).await;
-        let Some(segment) = missing.first().copied() else { return Ok(wanted) };
+        let trouble = keep_missing(store, span, &local, &mut missing).await?;
+        let Some(first) = missing.first() else { return Ok(wanted) };
         if missing.len() < before {
             last_came = Instant::now();
             delay = POLL_FIRST;
         }
         let waited = last_came.elapsed();
         if waited >= timeout {
+            let segment = first.segment;
             return Err(match trouble {
                 Some((segment, source)) => WalWaitError::Store { segment, source },
+                None if first.stored => WalWaitError::NotConfirmed { segment, waited },
                 None => {
                     let present = wanted - missing.len();
-                    WalWaitError::Missing {
-                        segment,
-                        present,
-                        wanted,
-                        waited,
-                        from_standby: span.from_standby,
-                    }
+                    let from_standby = span.from_standby;
+                    WalWaitError::Missing { segment, present, wanted, waited, from_standby }
                 }
             });
         }
@@ -135,85 +112,94 @@ pub async fn wait_for_wal(store: &Store, span: &WalSpan, timeout: Duration) -> R
     }
 }
 
-/// Drops from `missing` what the repository holds; returns the first failure to ask. What
-/// could not be asked for stays missing.
-async fn keep_missing(store: &Store, missing: &mut Vec<SegmentName>) -> Option<(SegmentName, StoreError)> {
+/// What one look at a segment found.
+enum Look {
+    Archived,
+    /// The object is right, and PostgreSQL still marks the segment as not archived.
+    Stored,
+    Absent,
+    Trouble(StoreError),
+}
+
+/// Drops from `missing` what is archived; returns the first failure to ask. What could not be
+/// asked for stays missing. An object that is not what it should be is an error at once: it
+/// will never be replaced.
+async fn keep_missing(
+    store: &Store,
+    span: &WalSpan,
+    local: &LocalWal,
+    missing: &mut Vec<Awaited>,
+) -> Result<Option<(SegmentName, StoreError)>, WalWaitError> {
     let mut lookups = futures::stream::iter(std::mem::take(missing))
-        .map(|segment| async move { (segment, store.stat(&ObjectKey::wal(WalFile::Segment(segment))).await) })
+        .map(|awaited| async move {
+            let found = look(store, span, local, &awaited).await;
+            (awaited.segment, found)
+        })
         .buffered(LOOKUPS_AT_ONCE);
     let mut trouble = None;
     while let Some((segment, found)) = lookups.next().await {
-        if let Err(error) = found {
-            missing.push(segment);
-            if !error.is_absent() {
+        match found? {
+            Look::Archived => {}
+            Look::Stored => missing.push(Awaited { segment, stored: true }),
+            Look::Absent => missing.push(Awaited { segment, stored: false }),
+            Look::Trouble(error) => {
+                missing.push(Awaited { segment, stored: false });
                 trouble.get_or_insert((segment, error));
             }
         }
     }
-    trouble
+    Ok(trouble)
+}
+
+async fn look(
+    store: &Store,
+    span: &WalSpan,
+    local: &LocalWal,
+    awaited: &Awaited,
+) -> Result<Look, WalWaitError> {
+    let segment = awaited.segment;
+    // Before the object is read: what is marked as archived by then is in the repository.
+    let mark = local.mark(segment).await?;
+    let waits_for_mark = mark == Some(Mark::Ready) && !span.from_standby;
+    // Hashed once; objects don't change.
+    if !awaited.stored {
+        let key = ObjectKey::wal(WalFile::Segment(segment));
+        let header_max = u64::try_from(HEADER_BYTES_MAX).unwrap_or(u64::MAX);
+        let start = match store.get_start(&key, header_max).await {
+            Ok(start) => start,
+            Err(error) if error.is_absent() => return Ok(Look::Absent),
+            Err(error) => return Ok(Look::Trouble(error)),
+        };
+        let header = check_header(span, segment, &start)?;
+        if mark.is_some()
+            && let Some(found) = local.hash(segment).await?
+            && found != header.raw_blake3
+        {
+            let (stored, local) = (Box::new(header.raw_blake3), Box::new(found));
+            return Err(WalWaitError::OtherContent { segment, stored, local });
+        }
+    }
+    Ok(if waits_for_mark { Look::Stored } else { Look::Archived })
+}
+
+/// The object must be this segment of this cluster by its own account.
+fn check_header(span: &WalSpan, segment: SegmentName, start: &[u8]) -> Result<FrameHeader, WalWaitError> {
+    let (header, _) =
+        FrameHeader::decode(start).map_err(|source| WalWaitError::NotSealed { segment, source })?;
+    let right_file = header.file == WalFile::Segment(segment);
+    let right_size = header.raw_bytes == u64::from(span.segment_size.bytes());
+    if right_file && right_size && header.system_id == span.system_id {
+        return Ok(header);
+    }
+    Err(WalWaitError::Foreign {
+        segment,
+        found_file: header.file,
+        found_bytes: header.raw_bytes,
+        found: header.system_id,
+        expected: span.system_id,
+        segment_size: span.segment_size,
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn span(start: &str, stop: &str) -> WalSpan {
-        WalSpan {
-            timeline: TimelineId::FIRST,
-            start: start.parse().unwrap(),
-            stop: stop.parse().unwrap(),
-            segment_size: SegmentSize::DEFAULT,
-            from_standby: false,
-        }
-    }
-
-    async fn put(store: &Store, segment: SegmentName) {
-        let key = ObjectKey::wal(WalFile::Segment(segment));
-        store.create(&key, "sealed".into()).await.unwrap();
-    }
-
-    #[test]
-    fn a_stop_on_a_border_needs_only_what_is_before_it() {
-        let names = |start, stop| {
-            segments(&span(start, stop)).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
-        assert_eq!(names("0/2000028", "0/3000000"), ["000000010000000000000002"]);
-        assert_eq!(
-            names("0/FF000028", "1/1000028"),
-            ["0000000100000000000000FF", "000000010000000100000000", "000000010000000100000001"]
-        );
-        assert!(segments(&span("0/5000028", "0/2000028")).is_err());
-    }
-
-    #[tokio::test]
-    async fn the_missing_segment_is_named_with_advice() {
-        let store = Store::memory();
-        let wanted = segments(&span("0/2000028", "0/4000028")).unwrap();
-        put(&store, wanted[0]).await;
-        put(&store, wanted[2]).await;
-        let timeout = Duration::from_millis(1);
-        let error = wait_for_wal(&store, &span("0/2000028", "0/4000028"), timeout).await.unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("000000010000000000000003") && text.contains("2 of 3"), "{text}");
-        assert!(text.contains("pg_stat_archiver"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_segment_that_comes_late_is_waited_for() {
-        let store = Store::memory();
-        let all = span("0/2000028", "0/4000028");
-        let wanted = segments(&all).unwrap();
-        let late = {
-            let (store, wanted) = (store.clone(), wanted.clone());
-            tokio::spawn(async move {
-                for segment in wanted {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    put(&store, segment).await;
-                }
-            })
-        };
-        let count = wait_for_wal(&store, &all, Duration::from_secs(30)).await.unwrap();
-        late.await.unwrap();
-        assert_eq!(count, wanted.len());
-    }
-}
+mod tests;

@@ -105,6 +105,49 @@ fn a_linked_pg_wal_becomes_a_directory_and_other_links_are_passed_over() {
 }
 
 #[test]
+fn a_link_among_the_data_is_refused_by_name() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let space = tempfile::tempdir().unwrap();
+    fs::create_dir_all(space.path().join(VERSION).join("5")).unwrap();
+    let in_space = space.path().join(VERSION).join("5/16390");
+    for link in [
+        "base/16384",
+        "base/5/16399",
+        "global/1261",
+        "pg_multixact",
+        "pg_commit_ts",
+        "pg_logical",
+        "pg_twophase",
+        "pg_xact/0001",
+    ] {
+        let data = data_directory();
+        symlink(elsewhere.path(), data.path().join(link)).unwrap();
+        let error = scan(data.path(), VERSION).unwrap_err();
+        assert!(
+            matches!(&error, ScanError::Linked { path } if *path == data.path().join(link)),
+            "{link}: {error}"
+        );
+    }
+    let data = data_directory();
+    symlink(space.path(), data.path().join("pg_tblspc/16400")).unwrap();
+    scan(data.path(), VERSION).unwrap();
+    symlink("/nonexistent", &in_space).unwrap();
+    let error = scan(data.path(), VERSION).unwrap_err();
+    assert!(matches!(&error, ScanError::Linked { path } if *path == in_space), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("16390") && text.contains("move it back or use a tablespace"), "{text}");
+}
+
+#[test]
+fn a_link_in_the_place_of_what_is_left_out_anyway_is_passed_over() {
+    let data = data_directory();
+    for link in ["base/pgsql_tmp", "base/5/t3_16391", "base/5/16384_fsm", "pg_logical.old"] {
+        symlink("/nonexistent", data.path().join(link)).unwrap();
+    }
+    scan(data.path(), VERSION).unwrap();
+}
+
+#[test]
 fn permissions_are_kept() {
     let data = data_directory();
     fs::set_permissions(data.path().join("base"), fs::Permissions::from_mode(0o750)).unwrap();

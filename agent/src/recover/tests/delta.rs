@@ -1,0 +1,95 @@
+//! `--delta`: what it keeps, what it removes, and what it refuses.
+
+use super::*;
+
+#[tokio::test]
+async fn an_interrupted_restore_is_continued_with_delta_only() {
+    let place = Place::new();
+    let broken = place.backup().tampered(|object, bytes| {
+        if object == "base-0003.tar.zst" {
+            bytes[20] ^= 1;
+        }
+    });
+    damage_of(place.restore(&broken.store().await, Mode::Fresh).await);
+    assert!(place.data().join(prepare::MARKER).exists() && !place.can_start());
+    let repository = place.backup().store().await;
+    let refused = place.restore(&repository, Mode::Fresh).await.unwrap_err();
+    assert!(matches!(refused, RecoverError::NotEmpty { .. }), "{refused:?}");
+    place.restore(&repository, Mode::Delta).await.unwrap();
+    place.assert_complete(&place.backup());
+}
+
+#[tokio::test]
+async fn delta_keeps_what_matches_and_removes_what_does_not_belong() {
+    let place = Place::new();
+    let repository = place.backup().store().await;
+    let first = place.restore(&repository, Mode::Fresh).await.unwrap();
+    let data = place.data();
+    // The directory has lived since: a page changed, files came and went, WAL was written.
+    let mut changed = fs::OpenOptions::new().write(true).open(data.join("base/5/1259")).unwrap();
+    changed.write_all(b"other").unwrap();
+    fs::remove_file(data.join("backup_label")).unwrap();
+    fs::write(data.join("pg_wal/000000010000000000000009"), "old WAL").unwrap();
+    fs::create_dir_all(data.join("base/6/sub")).unwrap();
+    fs::write(data.join("base/6/sub/1"), "x").unwrap();
+    fs::write(data.join("standby.signal"), "").unwrap();
+    fs::write(place.tablespace().join("PG_15_202209061/5/999"), "x").unwrap();
+    fs::create_dir(place.tablespace().join("PG_14_202107181")).unwrap();
+    let outside = place.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "mine").unwrap();
+    symlink(&outside, data.join("base/7")).unwrap();
+
+    let refused = place.restore(&repository, Mode::Fresh).await.unwrap_err();
+    assert!(matches!(refused, RecoverError::NotEmpty { .. }), "{refused:?}");
+    let report = place.restore(&repository, Mode::Delta).await.unwrap();
+    place.assert_complete(&place.backup());
+    assert!(!data.join("base/6").exists() && !data.join("base/7").exists());
+    assert_eq!(fs::read_dir(data.join("pg_wal")).unwrap().count(), 1);
+    assert!(!place.tablespace().join("PG_15_202209061/5/999").exists());
+    assert!(place.tablespace().join("PG_14_202107181").exists());
+    assert_eq!(fs::read(outside.join("file")).unwrap(), b"mine");
+    // What was made above, and recovery.signal and backup_manifest.
+    assert_eq!(report.removed_files, 6);
+    assert!(report.to_string().contains("\nremoved 6 files that the backup does not have\n"), "{report}");
+    // Two parts of four hold nothing that was needed.
+    assert_eq!(report.kept_files, 5);
+    assert!(report.downloaded_bytes < first.downloaded_bytes / 10, "{report:?}");
+}
+
+#[tokio::test]
+async fn a_linked_pg_wal_is_not_replaced() {
+    let place = Place::new();
+    let repository = place.backup().store().await;
+    place.restore(&repository, Mode::Fresh).await.unwrap();
+    let (wal, outside) = (place.data().join("pg_wal"), place.dir.path().join("wal disk"));
+    fs::rename(&wal, &outside).unwrap();
+    symlink(&outside, &wal).unwrap();
+    let error = place.restore(&repository, Mode::Delta).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("its pg_wal is a link to {}", outside.display())), "{error}");
+    assert!(place.can_start() && fs::read_link(&wal).unwrap() == outside);
+    fs::remove_file(&wal).unwrap();
+    place.restore(&repository, Mode::Delta).await.unwrap();
+    place.assert_complete(&place.backup());
+}
+
+#[tokio::test]
+async fn delta_refuses_a_directory_that_it_cannot_write_to_before_it_removes_anything() {
+    if rustix::process::geteuid().is_root() {
+        // Root can write everywhere.
+        return;
+    }
+    let place = Place::new();
+    let repository = place.backup().store().await;
+    place.restore(&repository, Mode::Fresh).await.unwrap();
+    let log = place.data().join("log");
+    fs::create_dir(&log).unwrap();
+    fs::write(log.join("x.log"), "x").unwrap();
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o555)).unwrap();
+    let error = place.restore(&repository, Mode::Delta).await.unwrap_err();
+    assert!(error.to_string().contains("log belongs to user"), "{error}");
+    assert!(place.can_start() && place.data().join("recovery.signal").exists());
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o755)).unwrap();
+    place.restore(&repository, Mode::Delta).await.unwrap();
+    place.assert_complete(&place.backup());
+}

@@ -18,6 +18,11 @@ use wald_integration::postgres::{Cluster, ClusterOptions, Shutdown};
 use wald_integration::run::run;
 use wald_integration::sandbox::Sandbox;
 
+/// Bytes in a page of WAL, and in the header of one that does not begin a segment.
+const PAGE: u64 = 8192;
+const PAGE_HEADER: u64 = 24;
+const FIRST_PAGE_HEADER: u64 = 40;
+
 /// WAL of two timelines, as `cp` archived it.
 struct Log {
     sandbox: Sandbox,
@@ -219,7 +224,8 @@ fn a_log_is_walked_as_pg_waldump_reads_it(segment_size_mib: u32) -> Result<()> {
     assert_same(&positions(&records), &waldump(&log, &archive, from, to)?);
 
     // In the order of a recovery: timeline 1 up to the switch, then 2.
-    let mut path: Vec<_> = first.into_iter().filter(|(name, _)| name.number(log.size) < from.number(log.size)).collect();
+    let mut path: Vec<_> =
+        first.into_iter().filter(|(name, _)| name.number(log.size) < from.number(log.size)).collect();
     path.extend(second);
     walk_sound(&mut log.walker(), &path)?;
     Ok(())
@@ -233,4 +239,245 @@ fn a_log_of_small_segments_is_walked_as_pg_waldump_reads_it() -> Result<()> {
 #[test]
 fn a_log_of_ordinary_segments_is_walked_as_pg_waldump_reads_it() -> Result<()> {
     a_log_is_walked_as_pg_waldump_reads_it(16)
+}
+
+/// Numbers that are the same again for the same seed: `WALD_SEED`, or one that is printed.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Result<Dice> {
+        let seed = match std::env::var("WALD_SEED") {
+            Ok(text) => text.parse().context("WALD_SEED")?,
+            Err(_) => u64::from(std::process::id()) << 20 | 0x5EED,
+        };
+        println!("WALD_SEED={seed}");
+        Ok(Dice(seed))
+    }
+
+    /// A number below `sides`.
+    fn throw(&mut self, sides: u64) -> u64 {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % sides.max(1)
+    }
+}
+
+/// The first timeline, with all that is needed to walk again from any of its segments on.
+struct Indexed {
+    log: Log,
+    names: Vec<SegmentName>,
+    records: Vec<Record>,
+    /// What was known before each segment, as a ledger keeps it.
+    carries: Vec<Option<String>>,
+}
+
+impl Indexed {
+    fn new() -> Result<Indexed> {
+        let log = Log::write(1)?;
+        let (mut walker, mut records, mut carries) = (log.walker(), Vec::new(), Vec::new());
+        let segments = log.of_timeline(tl(1));
+        for segment in &segments {
+            carries.push(walker.carry().map(|carry| serde_json::to_string(&carry)).transpose()?);
+            records.extend(walk_sound(&mut walker, &[*segment])?);
+        }
+        let names = segments.iter().map(|(name, _)| *name).collect();
+        Ok(Indexed { log, names, records, carries })
+    }
+
+    fn index_of(&self, position: u64) -> Result<usize> {
+        let number = Some(position / u64::from(self.log.size.bytes()));
+        self.names.iter().position(|name| name.number(self.log.size) == number).context("no such segment")
+    }
+
+    /// The position of the byte `at` of a record, which skips the headers of pages.
+    fn position(&self, record: Record, at: u32) -> u64 {
+        let (mut position, mut left) = (record.start.get(), u64::from(at));
+        loop {
+            let page_left = PAGE - position % PAGE;
+            if left < page_left {
+                return position + left;
+            }
+            (position, left) = (position + page_left, left - page_left);
+            let first = position.is_multiple_of(self.log.size.bytes().into());
+            position += if first { FIRST_PAGE_HEADER } else { PAGE_HEADER };
+        }
+    }
+
+    /// Changes bytes of the log, walks the segments from `first` to `last`, and changes the bytes
+    /// back.
+    fn walk_changed(&mut self, first: usize, last: usize, changes: &[(u64, u8)]) -> Result<Vec<SegmentWalk>> {
+        self.change(changes)?;
+        let mut walker = match &self.carries[first] {
+            Some(carry) => {
+                let carry: Carry = serde_json::from_str(carry)?;
+                RecordWalker::resume(self.log.system_id, self.log.size, carry)
+            }
+            None => self.log.walker(),
+        };
+        let walks = (first..=last.min(self.names.len() - 1))
+            .map(|index| {
+                let name = self.names[index];
+                walker.segment(name, Ending::WithSegment, &self.log.segments[&name])
+            })
+            .collect();
+        self.change(changes)?;
+        Ok(walks)
+    }
+
+    fn change(&mut self, changes: &[(u64, u8)]) -> Result<()> {
+        for (position, flip) in changes {
+            let name = self.names[self.index_of(*position)?];
+            let offset = usize::try_from(position % u64::from(self.log.size.bytes()))?;
+            *self
+                .log
+                .segments
+                .get_mut(&name)
+                .and_then(|bytes| bytes.get_mut(offset))
+                .context("no byte")? ^= flip;
+        }
+        Ok(())
+    }
+
+    fn any_record(&self, dice: &mut Dice) -> Record {
+        // Every other time one by its bytes rather than by its number: those are the long ones.
+        if dice.throw(2) == 0 {
+            let (first, last) =
+                (self.records[0].start.get(), self.records[self.records.len() - 1].start.get());
+            let position = first + dice.throw(last - first);
+            let behind = self.records.partition_point(|record| record.start.get() <= position);
+            return self.records[behind - 1];
+        }
+        self.records[usize::try_from(dice.throw(self.records.len() as u64)).unwrap_or(0)]
+    }
+
+    /// A flipped bit of a record, half of them in its header.
+    fn any_flip(&self, dice: &mut Dice, record: Record) -> (u64, u8) {
+        let within = if dice.throw(2) == 0 { 24 } else { record.length };
+        let at = u32::try_from(dice.throw(within.into())).unwrap_or(0);
+        (self.position(record, at), 1 << dice.throw(8))
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_record_is_found_where_it_is() -> Result<()> {
+    let mut indexed = Indexed::new()?;
+    let mut dice = Dice::new()?;
+    for _ in 0..3000 {
+        let record = indexed.any_record(&mut dice);
+        let flip = indexed.any_flip(&mut dice, record);
+        let first = indexed.index_of(record.start.get())?;
+        let last = indexed.index_of(indexed.position(record, record.length - 1))? + 1;
+        let walks = indexed.walk_changed(first, last, &[flip])?;
+        let findings: Vec<_> = walks.iter().flat_map(|walk| &walk.findings).collect();
+        let told: Vec<_> = findings.iter().map(|finding| finding.to_string()).collect();
+        assert!(
+            findings.len() == 1 && findings[0].at == record.start,
+            "flip {:02X} at {:X} in {record:?}: {told:?}",
+            flip.1,
+            flip.0
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn damage_in_several_places_is_found_in_each() -> Result<()> {
+    let mut indexed = Indexed::new()?;
+    let mut dice = Dice::new()?;
+    for _ in 0..30 {
+        let mut damaged = BTreeMap::new();
+        let mut reach = BTreeMap::new();
+        for _ in 0..12 {
+            let record = indexed.any_record(&mut dice);
+            // The walk is lost until the next page; damage on the same one is not told apart.
+            let (from, to) =
+                (record.start.get() / PAGE, indexed.position(record, record.length - 1) / PAGE + 2);
+            if reach.iter().all(|(other_from, other_to)| to < *other_from || *other_to < from) {
+                reach.insert(from, to);
+                damaged.insert(record.start, indexed.any_flip(&mut dice, record));
+            }
+        }
+        let changes: Vec<_> = damaged.values().copied().collect();
+        let walks = indexed.walk_changed(0, indexed.names.len(), &changes)?;
+        let found: Vec<_> = walks.iter().flat_map(|walk| &walk.findings).map(|finding| finding.at).collect();
+        let expected: Vec<_> = damaged.keys().copied().collect();
+        assert_eq!(found, expected, "{changes:X?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_damaged_page_header_is_found() -> Result<()> {
+    let mut indexed = Indexed::new()?;
+    let mut dice = Dice::new()?;
+    for _ in 0..300 {
+        // A page that a record reaches is one that PostgreSQL reads.
+        let record = indexed.any_record(&mut dice);
+        let page = record.start.get() - record.start.get() % PAGE;
+        // The magic or the address.
+        let at = [0, 1, 8, 9, 10, 11, 12, 13, 14, 15][usize::try_from(dice.throw(10))?];
+        let index = indexed.index_of(page)?;
+        let walks = indexed.walk_changed(index, index, &[(page + at, 1 << dice.throw(8))])?;
+        let findings: Vec<_> =
+            walks.iter().flat_map(|walk| &walk.findings).map(ToString::to_string).collect();
+        let position = Lsn::new(page).context("no position")?;
+        assert!(
+            findings.len() == 1 && findings[0].starts_with(&format!("page at {position}: ")),
+            "{findings:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_segment_that_is_missing_or_swapped_or_cut_is_no_sound_log() -> Result<()> {
+    let indexed = Indexed::new()?;
+    let log = &indexed.log;
+    let segments = log.of_timeline(tl(1));
+    let mut walker = log.walker();
+    for pair in segments.windows(2).take(20) {
+        let ((name, bytes), (other, other_bytes)) = (pair[0], pair[1]);
+        assert!(walker.segment(name, Ending::WithSegment, bytes).findings.is_empty());
+        let swapped = walker.segment(other, Ending::WithSegment, bytes);
+        assert!(swapped.findings[0].to_string().contains("the file holds another segment"), "{swapped:?}");
+        let cut = walker.segment(name, Ending::WithSegment, &bytes[..bytes.len() - 1]);
+        assert!(cut.findings[0].to_string().contains("1048575 bytes, expected 1048576"), "{cut:?}");
+        assert!(walker.segment(other, Ending::WithSegment, other_bytes).findings.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn no_mutation_makes_a_walk_panic_or_go_on_for_ever() -> Result<()> {
+    let indexed = Indexed::new()?;
+    let mut dice = Dice::new()?;
+    let segments = indexed.log.of_timeline(tl(1));
+    for round in 0..200 {
+        let (name, bytes) = segments[usize::try_from(dice.throw(segments.len() as u64))?];
+        let mut bytes = bytes.to_vec();
+        for _ in 0..=dice.throw(8) {
+            let length = bytes.len() as u64;
+            let from = usize::try_from(dice.throw(length))?;
+            let to = (from + usize::try_from(dice.throw(20_000))?).min(bytes.len());
+            let source = usize::try_from(dice.throw(length))?.min(bytes.len() - (to - from));
+            match dice.throw(4) {
+                0 => bytes[from..to].fill(0),
+                1 => bytes.copy_within(source..source + (to - from), from),
+                2 => bytes[from..to].iter_mut().for_each(|byte| *byte ^= 1 << dice.throw(8)),
+                _ => bytes.truncate(to),
+            }
+        }
+        let ending = match round % 2 {
+            0 => Ending::WithSegment,
+            _ => Ending::AtOrAfter(name.start(indexed.log.size).context("segment 0")?),
+        };
+        let mut walker = indexed.log.walker();
+        let walk = walker.segment(name, ending, &bytes);
+        assert!(walk.findings.len() <= wald_core::wal_record::FINDINGS_KEPT);
+        let next = name.next(indexed.log.size).context("the last name")?;
+        walker.segment(next, ending, &bytes);
+    }
+    Ok(())
 }

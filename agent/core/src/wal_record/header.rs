@@ -132,7 +132,11 @@ impl RecordHeader {
             // 0 in the first record that initdb or pg_resetwal wrote.
             Previous::Before(lsn) => self.previous < lsn.get(),
         };
-        if holds { Ok(()) } else { Err(RecordProblem::BackPointer { found: self.previous, expected: before }) }
+        if holds {
+            Ok(())
+        } else {
+            Err(RecordProblem::BackPointer { found: self.previous, expected: before })
+        }
     }
 
     /// Checks the CRC; `data_crc` is that of everything behind the header `bytes`.

@@ -40,6 +40,8 @@ pub mod backup_id;
 #[cfg(feature = "formats")]
 pub mod object_key;
 #[cfg(feature = "formats")]
+pub mod object_lock;
+#[cfg(feature = "formats")]
 pub mod blake3_hex;
 #[cfg(feature = "formats")]
 pub mod frame;

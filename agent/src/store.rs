@@ -16,8 +16,10 @@ mod secrets;
 
 mod guarantees;
 
+mod absence;
 mod backend;
 mod bucket;
+mod create;
 mod list;
 mod read;
 mod upload;

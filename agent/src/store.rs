@@ -14,7 +14,12 @@
 mod options;
 mod secrets;
 
+mod guarantees;
+
+mod absence;
 mod backend;
+mod bucket;
+mod create;
 mod list;
 mod read;
 mod upload;
@@ -23,10 +28,17 @@ mod versions;
 mod directory;
 mod http;
 mod s3;
+mod signing;
+
+mod s3_lock;
+mod s3_pages;
+mod s3_requests;
 
 mod error;
 mod judge;
 mod s3_answer;
+
+mod trial;
 
 pub mod fault;
 
@@ -34,11 +46,14 @@ pub mod fault;
 mod tests;
 
 pub use backend::Store;
+pub use bucket::{BucketLock, Versioning};
 pub use error::{Cause, Operation, StoreError};
+pub use guarantees::Guarantees;
 pub use object_store::PutPayload;
 pub use options::{S3Options, StoreOptions};
 pub use read::ObjectStream;
 pub use secrets::AwsEnvironment;
+pub use trial::Flaw;
 pub use upload::Upload;
 pub use versions::{Deletion, ObjectVersion, PendingUpload, VersionId, VersionKind};
 

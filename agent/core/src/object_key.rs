@@ -6,6 +6,7 @@
 
 use crate::backup_id::BackupId;
 use crate::wal_file::WalFile;
+use jiff::Timestamp;
 use std::fmt;
 
 /// One object's name, `/`-separated, relative to the repository's URL.
@@ -78,6 +79,13 @@ impl ObjectKey {
         } else {
             Err(ObjectKeyError { name: name.to_owned() })
         }
+    }
+
+    /// The record of a run of `wald expire` that went by this time, `expire/<UTC time>.json`;
+    /// `number` tells runs of the same moment apart, from 1.
+    pub fn expire(time: Timestamp, number: u32) -> Self {
+        let time = time.strftime("%Y%m%dT%H%M%S.%6fZ");
+        Self(if number <= 1 { format!("expire/{time}.json") } else { format!("expire/{time}-{number}.json") })
     }
 
     /// The key as text.

@@ -22,7 +22,7 @@ pub enum ObjectName {
     Guarantees,
     /// Anything else under `check/`: a trial of `wald repo check`.
     Trial,
-    /// What a run of `wald verify` found, `verify/<time>.json`.
+    /// What a run of `wald verify` found, `verify/<time>.json.zst`.
     Ledger,
     /// What a run of `wald expire` did, `expire/<time>.json`.
     Run,
@@ -56,7 +56,8 @@ impl ObjectName {
 
 /// A name that begins with a time, so that names sort by age.
 fn dated(name: &str, prefix: &str) -> bool {
-    let when = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(JSON));
+    let rest = name.strip_prefix(prefix);
+    let when = rest.and_then(|rest| rest.strip_suffix(".zst").unwrap_or(rest).strip_suffix(JSON));
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     when.is_some_and(|when| when.starts_with(|c: char| c.is_ascii_digit()) && when.bytes().all(plain))
 }
@@ -107,12 +108,15 @@ mod tests {
             (object("files.json.zst"), ObjectName::BackupObject(id.clone())),
             (object("claim.json"), ObjectName::BackupObject(id.clone())),
             (ObjectKey::check("0f3a").unwrap(), ObjectName::Trial),
+            (ObjectKey::expire(Timestamp::UNIX_EPOCH, 1), ObjectName::Run),
+            (ObjectKey::expire(Timestamp::UNIX_EPOCH, 2), ObjectName::Run),
         ] {
             assert_eq!(ObjectName::parse(key.as_str()), Some(what), "{key}");
         }
         for (name, what) in [
             ("check/guarantees-20261122T200000Z.json", ObjectName::Guarantees),
             ("verify/20261122T200000Z.json", ObjectName::Ledger),
+            ("verify/20261122T220843.980000Z.json.zst", ObjectName::Ledger),
             ("expire/20261122T200000Z-0f.json", ObjectName::Run),
         ] {
             assert_eq!(ObjectName::parse(name), Some(what), "{name}");

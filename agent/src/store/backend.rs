@@ -2,21 +2,25 @@
 
 use super::directory::Directory;
 use super::error::{Cause, Operation, StoreError};
-use super::http::time_to_send;
+use super::guarantees::Guarantees;
 use super::options::{Place, StoreOptions};
+use super::s3_requests::S3Requests;
 use super::secrets::Secrets;
-use super::{Created, ObjectStat, s3};
+use super::versions::VersionId;
+use super::{ObjectStat, s3};
+use crate::clock::Clock;
 use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{Extensions, GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt};
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use wald_core::object_key::ObjectKey;
+use wald_core::object_lock::{LockPolicy, ObjectLock};
 
 /// One repository. Cheap to clone; clones share connections.
 #[derive(Clone)]
@@ -35,6 +39,14 @@ pub(super) struct Inner {
     pub(super) secrets: Secrets,
     /// Longest wait for one operation, with all its tries.
     pub(super) deadline: Duration,
+    /// How what is written is locked; not at all where absent.
+    pub(super) lock: Option<LockPolicy>,
+    /// Locks count from its time.
+    pub(super) clock: Clock,
+    /// What the server was seen to keep.
+    pub(super) guarantees: Guarantees,
+    /// How the server is reached, if there is one.
+    pub(super) access: Option<Arc<s3::Access>>,
 }
 
 /// What decides how an answer is read.
@@ -42,7 +54,7 @@ pub(super) struct Inner {
 pub(super) enum Kind {
     Memory,
     Directory(Directory),
-    S3,
+    S3(S3Requests),
 }
 
 /// Added to what the time-outs allow, so that the more telling error comes first.
@@ -58,9 +70,17 @@ impl Store {
         let secrets = options.s3.environment.secrets();
         let deadline =
             options.connect_timeout + options.request_timeout + options.retry_timeout + DEADLINE_MARGIN;
+        let mut access = None;
         let (objects, kind, prefix): (Arc<dyn ObjectStore>, _, _) = match place {
             Place::S3 { bucket, prefix } => {
-                (Arc::new(s3::client(options, &bucket, &name, &secrets)?), Kind::S3, prefix)
+                let server = s3::Access::open(options, &bucket, &name, &secrets)?;
+                let connected =
+                    server.connect(Guarantees::none()).map_err(|error| StoreError::Misconfigured {
+                        repository: name.clone(),
+                        problem: Cause::of(&error, &secrets).to_string(),
+                    })?;
+                access = Some(Arc::new(server));
+                (Arc::new(connected.objects), Kind::S3(connected.requests), prefix)
             }
             Place::Directory(path) => {
                 let misconfigured = |error: &dyn fmt::Display| StoreError::Misconfigured {
@@ -74,7 +94,11 @@ impl Store {
                 (Arc::new(files), Kind::Directory(directory), String::new())
             }
         };
-        Ok(Self { inner: Arc::new(Inner { objects, kind, name, prefix, secrets, deadline }) })
+        let lock = options.lock.filter(|_| matches!(kind, Kind::S3(_)));
+        let clock = Clock::System;
+        let guarantees = if access.is_some() { Guarantees::none() } else { Guarantees::all() };
+        let inner = Inner { objects, kind, name, prefix, secrets, deadline, lock, clock, guarantees, access };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// A repository that lives in this process, for tests.
@@ -87,6 +111,10 @@ impl Store {
                 prefix: String::new(),
                 secrets: Secrets::default(),
                 deadline: MEMORY_DEADLINE,
+                lock: None,
+                clock: Clock::System,
+                guarantees: Guarantees::all(),
+                access: None,
             }),
         }
     }
@@ -97,39 +125,34 @@ impl Store {
         Self { inner: Arc::new(Inner { objects, ..(*self.inner).clone() }) }
     }
 
+    /// The same repository; what is written through this one is not locked. For trials, which are
+    /// to be removed again. A bucket may have a lock of its own that it gives to every object.
+    #[must_use]
+    pub fn unlocked(&self) -> Self {
+        Self { inner: Arc::new(Inner { lock: None, ..(*self.inner).clone() }) }
+    }
+
+    /// The same repository with another clock, from which locks count.
+    #[must_use]
+    pub fn with_clock(&self, clock: Clock) -> Self {
+        Self { inner: Arc::new(Inner { clock, ..(*self.inner).clone() }) }
+    }
+
+    /// How what is written is locked.
+    pub fn lock_policy(&self) -> Option<LockPolicy> {
+        self.inner.lock
+    }
+
     /// The repository's URL, without credentials, for messages.
     pub fn describe(&self) -> &str {
         &self.inner.name
     }
 
-    /// Creates an object, only if there is none of this name.
-    ///
-    /// `Stored` means durable. In a directory, `Exists` means that the existing file was made
-    /// durable too. An error says nothing about whether the object was stored.
-    pub async fn create(&self, key: &ObjectKey, payload: PutPayload) -> Result<Created, StoreError> {
-        let inner = &self.inner;
-        let path = inner.path(key.as_str());
-        inner.check_place(Operation::Create, key.as_str()).await?;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let sending = inner.deadline + time_to_send(u64::try_from(payload.content_length()).unwrap_or(0));
-        let put = inner.objects.put_opts(&path, payload, options);
-        let created = match inner.within(sending, Operation::Create, key.as_str(), put).await? {
-            Ok(_) => Created::Stored,
-            Err(object_store::Error::AlreadyExists { .. }) => Created::Exists,
-            Err(error) => return Err(inner.error(Operation::Create, key.as_str(), &error).await),
-        };
-        inner
-            .on_directory(Operation::Create, key.as_str(), move |directory, file| match created {
-                Created::Stored => directory.anchor_directories(&file),
-                Created::Exists => directory.sync_existing(&file),
-            })
-            .await?;
-        Ok(created)
-    }
-
     /// An object's size and date.
     pub async fn stat(&self, key: &ObjectKey) -> Result<ObjectStat, StoreError> {
-        self.inner.meta(Operation::Stat, key).await.and_then(|meta| self.inner.stat_of(&meta))
+        let meta = self.inner.meta(Operation::Stat, key).await;
+        let meta = self.believed(Operation::Stat, key, meta).await?;
+        self.inner.stat_of(&meta)
     }
 
     /// Removes an object. One that is not there counts as removed.
@@ -157,6 +180,30 @@ impl fmt::Debug for Store {
 }
 
 impl Inner {
+    /// The lock of an object whose storing begins now.
+    pub(super) fn lock_now(&self) -> Option<ObjectLock> {
+        self.lock.map(|policy| policy.lock_at(self.clock.now()))
+    }
+
+    /// A lock as [`super::signing`] looks for it.
+    pub(super) fn asking_for(lock: Option<ObjectLock>) -> Extensions {
+        let mut extensions = Extensions::new();
+        if let Some(lock) = lock {
+            extensions.insert(lock);
+        }
+        extensions
+    }
+
+    /// The name of an object in the whole bucket, as S3 has it.
+    pub(super) fn key_in_bucket(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) }
+    }
+
+    /// The same the other way round; none for what is not in this repository.
+    pub(super) fn name_in_bucket<'k>(&self, key: &'k str) -> Option<&'k str> {
+        if self.prefix.is_empty() { Some(key) } else { key.strip_prefix(&self.prefix)?.strip_prefix('/') }
+    }
+
     /// The name of a key, or of a folder without its last slash, in the whole bucket.
     pub(super) fn path(&self, key: &str) -> Path {
         if self.prefix.is_empty() { Path::from(key) } else { Path::from(format!("{}/{key}", self.prefix)) }
@@ -165,22 +212,30 @@ impl Inner {
     /// Size, date and ETag of an object.
     pub(super) async fn meta(&self, operation: Operation, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
         self.check_place(operation, key.as_str()).await?;
-        let path = self.path(key.as_str());
-        match self.within_deadline(operation, key.as_str(), self.objects.head(&path)).await? {
-            Ok(meta) => Ok(meta),
-            // The answer to a HEAD has no body that could say what is not found.
-            Err(object_store::Error::NotFound { .. }) if matches!(self.kind, Kind::S3) => {
-                self.meta_by_reading(operation, key).await
-            }
-            Err(error) => Err(self.error(operation, key.as_str(), &error).await),
-        }
+        self.describe(operation, key.as_str(), None).await.map(|found| found.meta)
     }
 
-    async fn meta_by_reading(&self, operation: Operation, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
-        let path = self.path(key.as_str());
-        match self.within_deadline(operation, key.as_str(), self.objects.get(&path)).await? {
-            Ok(found) => Ok(found.meta),
-            Err(error) => Err(self.error(operation, key.as_str(), &error).await),
+    /// The same of a certain version; its bytes are left where they are.
+    pub(super) async fn describe(
+        &self,
+        operation: Operation,
+        name: &str,
+        version: Option<&VersionId>,
+    ) -> Result<GetResult, StoreError> {
+        let path = self.path(name);
+        let version = version.map(VersionId::to_string);
+        let ask = |head| GetOptions { head, version: version.clone(), ..GetOptions::default() };
+        let asked = self.objects.get_opts(&path, ask(true));
+        let asked = match self.within_deadline(operation, name, asked).await? {
+            // The answer to a HEAD has no body that could say what is not found.
+            Err(object_store::Error::NotFound { .. }) if matches!(self.kind, Kind::S3(_)) => {
+                self.within_deadline(operation, name, self.objects.get_opts(&path, ask(false))).await?
+            }
+            asked => asked,
+        };
+        match asked {
+            Ok(found) => Ok(found),
+            Err(error) => Err(self.error(operation, name, &error).await),
         }
     }
 

@@ -4,9 +4,11 @@
 //! Invariants: a request's time grows with its body, so that a large object on a slow line is
 //! not cut off and a stalled one is; a list is believed only if it is one (object_store reads
 //! any page of markup, such as the log-in page of a proxy, as an empty list); an answer comes
-//! from the server that was asked, to the request that was made: redirects are not followed. A deleted object that is kept as a
-//! version is told apart here, since object_store drops the header that says so.
+//! from the server that was asked, to the request that was made: redirects are not followed; an
+//! upload is complete only if the answer says so and not by its status alone. A deleted object that
+//! is kept as a version is told apart here, since object_store drops the header that says so.
 
+use super::error::element;
 use super::s3_answer::DeleteMarked;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -19,6 +21,7 @@ use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::redirect::Policy;
 use reqwest::tls::Certificate;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
 
@@ -28,7 +31,7 @@ const UPLOAD_RATE_MIN: u64 = 256 << 10;
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>.
 const ASSEMBLY_TIMEOUT: Duration = Duration::from_mins(5);
 /// A list holds at most 1000 names of at most 1024 bytes each, and about as much around them.
-const LIST_BYTES_MAX: usize = 16 << 20;
+pub(super) const LIST_BYTES_MAX: usize = 16 << 20;
 /// What answers to anything but a read may hold: an error's or an upload's description.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
@@ -37,13 +40,21 @@ pub(super) fn time_to_send(bytes: u64) -> Duration {
     Duration::from_secs(bytes / UPLOAD_RATE_MIN)
 }
 
-/// Makes [`Guarded`] clients.
+/// Makes [`Guarded`] clients, one of each kind.
 ///
 /// object_store's own connector follows redirects and can't be told not to. Then a PUT answered
 /// with 303 becomes a GET of another page, whose 200 passes for "stored"
 /// (RFC 9110, 15.4.4), and 307 sends WAL to a host that nobody configured.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Connector {
+    settings: Arc<ConnectorSettings>,
+    /// Made so far: with plain HTTP allowed, and not.
+    made: Arc<Mutex<Vec<(bool, HttpClient)>>>,
+}
+
+/// What all connections have in common.
+#[derive(Debug)]
+pub(super) struct ConnectorSettings {
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
     /// Trusted besides the system's.
@@ -52,7 +63,7 @@ pub(super) struct Connector {
     pub(super) system_certificates: bool,
 }
 
-impl Connector {
+impl ConnectorSettings {
     fn client(&self, allow_http: bool) -> reqwest::ClientBuilder {
         let builder = reqwest::Client::builder()
             .user_agent(concat!("wald/", env!("CARGO_PKG_VERSION")))
@@ -68,19 +79,32 @@ impl Connector {
     }
 }
 
+impl Connector {
+    pub(super) fn new(settings: ConnectorSettings) -> Self {
+        Self { settings: Arc::new(settings), made: Arc::default() }
+    }
+}
+
 impl HttpConnector for Connector {
     /// Of the options only one differs between what object_store connects to: the services that
     /// give credentials to a machine of a cloud speak plain HTTP.
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let allow_http =
             options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = made.iter().find(|(allowed, _)| *allowed == allow_http) {
+            return Ok(client.clone());
+        }
         let built = |client: reqwest::ClientBuilder| match client.build() {
             Ok(client) => Ok(HttpClient::new(client)),
             Err(error) => Err(object_store::Error::Generic { store: "HTTP", source: Box::new(error) }),
         };
-        let reading = built(self.client(allow_http).timeout(self.request_timeout))?;
-        let writing = built(self.client(allow_http))?;
-        Ok(HttpClient::new(Guarded { reading, writing, request_timeout: self.request_timeout }))
+        let request_timeout = self.settings.request_timeout;
+        let reading = built(self.settings.client(allow_http).timeout(request_timeout))?;
+        let writing = built(self.settings.client(allow_http))?;
+        let client = HttpClient::new(Guarded { reading, writing, request_timeout });
+        made.push((allow_http, client.clone()));
+        Ok(client)
     }
 }
 
@@ -121,7 +145,11 @@ impl Guarded {
                 let limit = usual + time_to_send(sent);
                 let exchange = async { whole(self.writing.execute(request).await?, ANSWER_BYTES_MAX).await };
                 let answer = tokio::time::timeout(limit, exchange).await;
-                answer.unwrap_or_else(|_| Err(timed_out(limit))).map(|(answer, _)| answer)
+                let (answer, body) = answer.unwrap_or_else(|_| Err(timed_out(limit)))?;
+                if assembles && answer.status().is_success() {
+                    believe_assembly(&body)?;
+                }
+                Ok(answer)
             }
             "GET" if has("list-type") => {
                 let answer = self.reading.execute(request).await?;
@@ -162,7 +190,10 @@ fn redirected(location: &str) -> HttpError {
 }
 
 /// An answer with its body read.
-async fn whole(answer: HttpResponse, max_bytes: usize) -> Result<(HttpResponse, Bytes), HttpError> {
+pub(super) async fn whole(
+    answer: HttpResponse,
+    max_bytes: usize,
+) -> Result<(HttpResponse, Bytes), HttpError> {
     let (parts, body) = answer.into_parts();
     let mut stream = body.bytes_stream();
     let mut bytes = BytesMut::new();
@@ -184,6 +215,21 @@ fn is_list(body: &[u8]) -> bool {
     text.contains("<ListBucketResult")
         && text.contains("</ListBucketResult>")
         && (!truncated || text.contains("<NextContinuationToken>"))
+}
+
+/// S3 begins its answer to the completion of an upload with 200 before it knows how that ends; an
+/// error then comes in the body. What object_store tries again by itself is left to it.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>
+fn believe_assembly(body: &[u8]) -> Result<(), HttpError> {
+    let text = String::from_utf8_lossy(body);
+    let is_retried = ["InternalError", "SlowDown"].iter().any(|code| text.contains(code));
+    let is_completed = text.contains("<CompleteMultipartUploadResult") && !text.contains("<Error>");
+    if is_completed || is_retried {
+        return Ok(());
+    }
+    let code = element(&text, "Code").unwrap_or("a page that is not in the language of S3");
+    let error = io::Error::other(format!("the upload was not completed, though the answer is 200: {code}"));
+    Err(HttpError::new(HttpErrorKind::Decode, error))
 }
 
 fn no_list() -> HttpError {

@@ -146,6 +146,11 @@ impl Store {
     }
 }
 
+/// Whether an error may be one whose cause only a body could tell.
+fn is_wordless(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) || error.to_string().contains(" 400 ")
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.inner.name)
@@ -164,8 +169,9 @@ impl Inner {
         let path = self.path(key.as_str());
         match self.within_deadline(operation, key.as_str(), self.objects.head(&path)).await? {
             Ok(meta) => Ok(meta),
-            // The answer to a HEAD has no body that could say what is not found.
-            Err(object_store::Error::NotFound { .. }) if matches!(self.kind, Kind::S3) => {
+            // The answer to a HEAD has no body that could say what is not found, or what was wrong:
+            // credentials that have expired are a 400 as much as a malformed request.
+            Err(error) if matches!(self.kind, Kind::S3) && is_wordless(&error) => {
                 self.meta_by_reading(operation, key).await
             }
             Err(error) => Err(self.error(operation, key.as_str(), &error).await),

@@ -42,6 +42,8 @@ pub struct Config {
     pub backup: Backup,
     /// What `[retention]` says.
     pub retention: Retention,
+    /// What `[verify]` says.
+    pub verify: Verify,
 }
 
 /// `[cluster]`
@@ -132,6 +134,22 @@ pub struct Backup {
 pub struct Retention {
     /// Any second of the last so many days shall be a possible recovery target.
     pub window_days: u32,
+    /// So many of the newest backups are kept, however old they are.
+    pub full_backups_min: u32,
+}
+
+/// `[verify]`
+#[derive(Clone, Debug)]
+pub struct Verify {
+    /// Every object is read again within so many days.
+    pub reread_days: u32,
+    /// A run that repeats reads no more stored bytes than this of what was verified before; what
+    /// is new is always read.
+    pub max_bytes: Option<u64>,
+    /// Stored bytes read per second at most.
+    pub rate_max_bytes: Option<u64>,
+    /// Objects that are read and proven at once.
+    pub workers: usize,
 }
 
 impl Config {
@@ -184,6 +202,12 @@ impl Config {
         writeln!(out, "connect_timeout = \"{}\"", amount::duration(repository.connect_timeout))?;
         writeln!(out, "request_timeout = \"{}\"", amount::duration(repository.request_timeout))?;
         writeln!(out, "retry_timeout = \"{}\"", amount::duration(repository.retry_timeout))?;
+        match repository.lock {
+            Some(lock) => {
+                writeln!(out, "\n[repository.lock]\nmode = \"{}\"\ndays = {}", lock.mode, lock.days)?
+            }
+            None => writeln!(out, "\n[repository.lock]\nmode = \"none\"")?,
+        }
         writeln!(out, "\n[cluster]")?;
         if let Some(data_dir) = &self.cluster.data_dir {
             writeln!(out, "data_dir = {data_dir:?}")?;
@@ -221,7 +245,17 @@ impl Config {
         };
         writeln!(out, "checkpoint = \"{checkpoint}\"")?;
         writeln!(out, "wal_timeout = \"{}\"", amount::duration(backup.wal_timeout))?;
-        writeln!(out, "\n[retention]\nwindow_days = {}", self.retention.window_days)
+        writeln!(out, "\n[retention]\nwindow_days = {}", self.retention.window_days)?;
+        writeln!(out, "full_backups_min = {}", self.retention.full_backups_min)?;
+        let verify = &self.verify;
+        writeln!(out, "\n[verify]\nreread_days = {}", verify.reread_days)?;
+        if let Some(max_bytes) = verify.max_bytes {
+            writeln!(out, "max_bytes = \"{}\"", amount::bytes(max_bytes))?;
+        }
+        if let Some(rate_max) = verify.rate_max_bytes {
+            writeln!(out, "rate_max = \"{}\"", amount::bytes(rate_max))?;
+        }
+        writeln!(out, "workers = {}", verify.workers)
     }
 }
 

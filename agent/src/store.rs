@@ -18,6 +18,7 @@ mod backend;
 mod list;
 mod read;
 mod upload;
+mod versions;
 
 mod directory;
 mod http;
@@ -39,6 +40,7 @@ pub use options::{S3Options, StoreOptions};
 pub use read::ObjectStream;
 pub use secrets::AwsEnvironment;
 pub use upload::Upload;
+pub use versions::{Deletion, ObjectVersion, PendingUpload, VersionId, VersionKind};
 
 use jiff::Timestamp;
 

@@ -29,7 +29,16 @@ fn the_example_holds_known_keys_only_and_its_defaults_are_the_defaults() -> Resu
     let as_it_is = effective(&sandbox, "as-it-is.toml", &example)?;
 
     // These have no default: they stand there as an example.
-    let example_only = ["#queue_max", "#environment_file", "#endpoint", "#region", "#ca_file", "#path_style"];
+    let example_only = [
+        "#queue_max",
+        "#environment_file",
+        "#endpoint",
+        "#region",
+        "#ca_file",
+        "#path_style",
+        "#max_bytes",
+        "#rate_max",
+    ];
     let uncommented = |keep: &dyn Fn(&str) -> bool| {
         let lines = example.lines().map(|line| match line.strip_prefix('#') {
             Some(rest) if is_default(line) && keep(line) => rest,

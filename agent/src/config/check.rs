@@ -3,11 +3,12 @@
 
 use super::amount::{parse_bytes, parse_duration};
 use super::raw::RawConfig;
-use super::{Agent, Archive, Backup, Checkpoint, Cluster, Compression, Config, Restore, Retention};
+use super::{Agent, Archive, Backup, Checkpoint, Cluster, Compression, Config, Restore, Retention, Verify};
 use crate::store::{AwsEnvironment, S3Options, StoreOptions};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use wald_core::object_lock::{LockMode, LockPolicy};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -146,13 +147,17 @@ impl Checker {
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
+/// A hundred years, which is the longest that S3 locks an object.
+const WINDOW_DAYS_MAX: u32 = 36_500;
 
 pub(super) fn check(path: &Path, raw: RawConfig) -> Result<Config, ConfigError> {
     let mut checker = Checker { problems: Vec::new() };
+    let window_days =
+        checker.number("retention.window_days", raw.retention.window_days, 7, (1, WINDOW_DAYS_MAX));
     let config = Config {
         path: path.to_owned(),
         environment_file: raw.repository.environment_file.clone(),
-        repository: repository(&mut checker, raw.repository),
+        repository: repository(&mut checker, raw.repository, window_days),
         cluster: cluster(&mut checker, raw.cluster),
         agent: Agent {
             socket: checker.absolute("agent.socket", raw.agent.socket, wald_client::shim::SOCKET_DEFAULT),
@@ -163,8 +168,15 @@ pub(super) fn check(path: &Path, raw: RawConfig) -> Result<Config, ConfigError> 
         restore: restore(&mut checker, raw.restore),
         backup: backup(&mut checker, raw.backup),
         retention: Retention {
-            window_days: checker.number("retention.window_days", raw.retention.window_days, 7, (1, 36_500)),
+            window_days,
+            full_backups_min: checker.number(
+                "retention.full_backups_min",
+                raw.retention.full_backups_min,
+                2,
+                (1, 10_000),
+            ),
         },
+        verify: verify(&mut checker, raw.verify, window_days),
     };
     if checker.problems.is_empty() {
         Ok(config)
@@ -173,7 +185,7 @@ pub(super) fn check(path: &Path, raw: RawConfig) -> Result<Config, ConfigError> 
     }
 }
 
-fn repository(checker: &mut Checker, raw: super::raw::RawRepository) -> StoreOptions {
+fn repository(checker: &mut Checker, raw: super::raw::RawRepository, window_days: u32) -> StoreOptions {
     let wanted = "\"s3://BUCKET[/PREFIX]\" or \"file:///DIRECTORY\"";
     let url = raw.url.unwrap_or_default();
     let known =
@@ -203,8 +215,10 @@ fn repository(checker: &mut Checker, raw: super::raw::RawRepository) -> StoreOpt
             );
         }
     }
+    let lock = lock(checker, raw.lock, url.starts_with("s3:"), window_days);
     StoreOptions {
         url,
+        lock,
         s3: S3Options {
             // Stores other than Amazon's are commonly reached by an endpoint whose name does
             // not resolve per bucket.
@@ -236,6 +250,42 @@ fn repository(checker: &mut Checker, raw: super::raw::RawRepository) -> StoreOpt
             HOUR,
         ),
     }
+}
+
+/// On S3 an object is locked unless the configuration says otherwise; a directory has no locks.
+fn lock(
+    checker: &mut Checker,
+    raw: Option<super::raw::RawLock>,
+    on_s3: bool,
+    window_days: u32,
+) -> Option<LockPolicy> {
+    let raw = raw.unwrap_or_default();
+    let named = raw.mode.is_some();
+    let mode = match raw.mode.as_deref() {
+        None => Some(LockMode::Compliance),
+        Some("none") => None,
+        Some("governance") => Some(LockMode::Governance),
+        Some("compliance") => Some(LockMode::Compliance),
+        Some(other) => {
+            let wanted = "\"compliance\", \"governance\" or \"none\"";
+            checker.refuse("repository.lock.mode", format!("{other:?}"), wanted);
+            None
+        }
+    };
+    let days = checker.number("repository.lock.days", raw.days, window_days.max(7), (1, WINDOW_DAYS_MAX));
+    let mode = mode?;
+    if !on_s3 {
+        if named {
+            let wanted = "\"none\": a directory has no object lock";
+            checker.refuse("repository.lock.mode", format!("\"{mode}\""), wanted);
+        }
+        return None;
+    }
+    if days < window_days {
+        let wanted = format!("at least the {window_days} days of retention.window_days");
+        checker.refuse("repository.lock.days", days.to_string(), wanted);
+    }
+    Some(LockPolicy { mode, days })
 }
 
 fn holds_no_credentials(url: &url::Url) -> bool {
@@ -344,6 +394,15 @@ fn backup(checker: &mut Checker, raw: super::raw::RawBackup) -> Backup {
     }
 }
 
+fn verify(checker: &mut Checker, raw: super::raw::RawVerify, window_days: u32) -> Verify {
+    Verify {
+        reread_days: checker.number("verify.reread_days", raw.reread_days, window_days, (1, WINDOW_DAYS_MAX)),
+        max_bytes: raw.max_bytes.map(|text| checker.bytes("verify.max_bytes", Some(text), 0, 1 << 20)),
+        rate_max_bytes: raw.rate_max.map(|text| checker.bytes("verify.rate_max", Some(text), 0, 1 << 20)),
+        workers: checker.number("verify.workers", raw.workers, 2, (1, 64)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,6 +438,32 @@ mod tests {
         for endpoint in ["http://KEYID:hunter2@host", "https://KEYID@host"] {
             let error = refusal("s3://bucket", Some(endpoint));
             assert!(error.contains("repository.endpoint = (not shown)"), "{endpoint}: {error}");
+        }
+    }
+
+    fn with_lock(url: &str, mode: Option<&str>, days: Option<i64>) -> Result<Option<LockPolicy>, String> {
+        let mut raw = RawConfig::default();
+        raw.repository.url = Some(url.to_owned());
+        raw.repository.lock = Some(super::super::raw::RawLock { mode: mode.map(str::to_owned), days });
+        raw.retention.window_days = Some(10);
+        let config = check(Path::new("wald.toml"), raw).map_err(|error| error.to_string())?;
+        Ok(config.repository.lock)
+    }
+
+    #[test]
+    fn on_s3_objects_are_locked_at_least_for_the_window_unless_told_otherwise() {
+        let compliance = |days| Ok(Some(LockPolicy { mode: LockMode::Compliance, days }));
+        assert_eq!(with_lock("s3://bucket", None, None), compliance(10));
+        assert_eq!(with_lock("s3://bucket", Some("compliance"), Some(30)), compliance(30));
+        assert_eq!(with_lock("s3://bucket", Some("none"), None), Ok(None));
+        assert_eq!(with_lock("file:///srv", Some("none"), None), Ok(None));
+        for (url, mode, days, wanted) in [
+            ("s3://bucket", Some("legal"), None, "repository.lock.mode"),
+            ("s3://bucket", Some("governance"), Some(9), "retention.window_days"),
+            ("file:///srv", Some("governance"), None, "no object lock"),
+        ] {
+            let error = with_lock(url, mode, days).unwrap_err();
+            assert!(error.contains(wanted), "{error}");
         }
     }
 

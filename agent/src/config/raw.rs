@@ -15,6 +15,7 @@ pub(super) struct RawConfig {
     pub restore: RawRestore,
     pub backup: RawBackup,
     pub retention: RawRetention,
+    pub verify: RawVerify,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -29,6 +30,14 @@ pub(super) struct RawRepository {
     pub connect_timeout: Option<String>,
     pub request_timeout: Option<String>,
     pub retry_timeout: Option<String>,
+    pub lock: Option<RawLock>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLock {
+    pub mode: Option<String>,
+    pub days: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -81,6 +90,16 @@ pub(super) struct RawBackup {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawRetention {
     pub window_days: Option<i64>,
+    pub full_backups_min: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawVerify {
+    pub reread_days: Option<i64>,
+    pub max_bytes: Option<String>,
+    pub rate_max: Option<String>,
+    pub workers: Option<i64>,
 }
 
 pub(super) fn parse(path: &Path, text: &str) -> Result<RawConfig, ConfigError> {

@@ -134,15 +134,19 @@ impl Store {
 
     /// Removes an object. One that is not there counts as removed.
     pub async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.delete_name(key.as_str()).await
+    }
+
+    pub(super) async fn delete_name(&self, name: &str) -> Result<(), StoreError> {
         let inner = &self.inner;
-        inner.check_place(Operation::Delete, key.as_str()).await?;
-        let path = inner.path(key.as_str());
+        inner.check_place(Operation::Delete, name).await?;
+        let path = inner.path(name);
         let removed = inner.objects.delete(&path);
-        if let Err(error) = inner.within_deadline(Operation::Delete, key.as_str(), removed).await? {
-            let error = inner.error(Operation::Delete, key.as_str(), &error).await;
+        if let Err(error) = inner.within_deadline(Operation::Delete, name, removed).await? {
+            let error = inner.error(Operation::Delete, name, &error).await;
             return if error.is_absent() { Ok(()) } else { Err(error) };
         }
-        inner.on_directory(Operation::Delete, key.as_str(), |directory, file| directory.anchor(&file)).await
+        inner.on_directory(Operation::Delete, name, |directory, file| directory.anchor(&file)).await
     }
 }
 

@@ -7,6 +7,7 @@ use super::secrets::AwsEnvironment;
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
+use wald_core::object_lock::LockPolicy;
 
 /// What [`super::Store::open`] needs to know.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct StoreOptions {
     pub url: String,
     /// Only for `s3://`.
     pub s3: S3Options,
+    /// How new objects are locked; not at all, where absent. Only for `s3://`.
+    pub lock: Option<LockPolicy>,
     /// How long a server may take to connect.
     pub connect_timeout: Duration,
     /// How long one request may take. Large objects are moved in requests of a few MiB each, so
@@ -54,6 +57,7 @@ impl StoreOptions {
                 ca_file: None,
                 environment: AwsEnvironment::of_process(),
             },
+            lock: None,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(60),
             retry_timeout: Duration::from_secs(30),

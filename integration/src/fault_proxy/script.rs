@@ -247,12 +247,14 @@ impl Seen {
 }
 
 /// Headers that are kept. Not among them: whatever carries a signature or a token.
-pub const RECORDED: [&str; 11] = [
+pub const RECORDED: [&str; 13] = [
     "content-length",
     "host",
     "if-match",
     "if-none-match",
     "range",
+    "x-amz-checksum-crc32c",
+    "x-amz-checksum-crc64nvme",
     "x-amz-checksum-sha256",
     "x-amz-content-sha256",
     "x-amz-date",

@@ -66,8 +66,22 @@ fn whatever_fails_at_random_what_is_acknowledged_is_there_once() -> Result<()> {
             }
         }
         uploads(&front, seed)?;
+        every_try_was_conditional_and_checked(&front);
     }
     Ok(())
+}
+
+/// What protects an object is in every try of a request, the tenth as the first.
+fn every_try_was_conditional_and_checked(front: &Front) {
+    let seen = front.proxy.seen();
+    let written: Vec<_> = seen.iter().filter(|seen| seen.method == "PUT").collect();
+    assert!(written.len() > 80, "{} tries", written.len());
+    for seen in written {
+        let is_part = seen.query.contains("partNumber=");
+        assert!(is_part || seen.header("if-none-match") == Some("*"), "{seen:?}");
+        assert!(seen.headers.iter().any(|(name, _)| name.starts_with("x-amz-checksum-")), "{seen:?}");
+        assert!(seen.header("x-amz-content-sha256").is_some_and(|hash| hash.len() == 64), "{seen:?}");
+    }
 }
 
 fn uploads(front: &Front, seed: u64) -> Result<()> {

@@ -89,7 +89,7 @@ fn a_backup_that_failed_does_not_exist_and_the_next_one_does() -> Result<()> {
     let stage = stage("backup-faults")?;
     let error = |code| Fault::OkWithError { code, carried_out: false };
     let mut before = BTreeSet::new();
-    for (requests, when, fault) in [
+    for (number, (requests, when, fault)) in [
         // A part that fails for ever, and one that never arrives whole.
         (parts(), When::After(1), Fault::Answer(Failure::INTERNAL_ERROR)),
         (parts(), When::After(1), Fault::CutRequest(1000)),
@@ -102,13 +102,20 @@ fn a_backup_that_failed_does_not_exist_and_the_next_one_does() -> Result<()> {
         (entry(), When::Always, Fault::Answer(Failure::PRECONDITION_FAILED)),
         (entry(), When::Always, Fault::Answer(Failure::EXPIRED_TOKEN)),
         (entry(), When::Always, Fault::Page(200)),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let expired = fault == Fault::Answer(Failure::EXPIRED_TOKEN);
         let case = format!("{when:?} {fault:?}");
         let said = stage.backup_despite(requests, when, fault)?.exited_with(1).context(case.clone())?;
         assert!(!said.said().contains("can be restored"), "{case}: {}", said.said());
         assert_eq!(said.said().contains("access was refused"), expired, "{}", said.said());
         assert_eq!(stage.whole_backups(&before)?, before, "{case}");
+        if number % 2 == 0 {
+            continue;
+        }
+        // What two failures left behind, each in its way, is in nobody's.
         stage.scene.agent.succeed(&["backup"])?;
         let after = stage.whole_backups(&before)?;
         assert_eq!(after.len(), before.len() + 1, "{case}");

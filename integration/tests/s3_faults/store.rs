@@ -180,7 +180,7 @@ fn every_operation(store: &Store, new: &ObjectKey, there: &ObjectKey, fits: fn(&
 #[test]
 fn a_read_gives_the_right_bytes_or_an_error() -> Result<()> {
     let front = Front::open("reads")?;
-    let (key, bytes) = (key("object"), noise(20 * MIB, 6));
+    let (key, bytes) = (key("object"), noise(9 * MIB, 6));
     run(front.store.create(&key, bytes.clone().into()))?;
     let slow = Fault::Trickle(4 * MIB, Duration::from_millis(50));
     // Whether the object arrives in the end.
@@ -192,7 +192,7 @@ fn a_read_gives_the_right_bytes_or_an_error() -> Result<()> {
         (When::Always, Fault::CutAnswer(3), false),
         (When::First(1), Fault::ShortAnswer(5 * MIB), false),
         (When::After(1), Fault::ShortAnswer(0), false),
-        (When::After(2), Fault::ShortAnswer(1000), false),
+        (When::After(1), Fault::ShortAnswer(1000), false),
         (When::After(1), Fault::Page(200), false),
         (When::After(1), Fault::Stall, false),
         (When::After(1), Fault::Answer(Failure::EXPIRED_TOKEN), false),

@@ -40,7 +40,7 @@ impl Store {
         if created == Created::Exists && !inner.guarantees.lock_on_put {
             // It may be our own, of a try that ended before its lock was set.
             if let (Kind::S3(_), Some(lock)) = (&inner.kind, lock) {
-                self.lock_afterwards(key.as_str(), None, lock).await?;
+                self.lock_existing(key.as_str(), lock).await?;
             }
         }
         inner
@@ -138,6 +138,14 @@ impl Store {
     pub(super) async fn versions_of(&self, name: &str) -> Result<Vec<ObjectVersion>, StoreError> {
         // The prefix may be that of longer names too.
         self.versions(name).try_filter(|version| std::future::ready(version.name == name)).try_collect().await
+    }
+
+    /// Sees to the lock of whatever has the name, which may be nothing: see [`Created::Exists`].
+    async fn lock_existing(&self, name: &str, lock: ObjectLock) -> Result<(), StoreError> {
+        for version in self.objects_of(name).await? {
+            self.extend_lock(name, &version.version, lock).await?;
+        }
+        Ok(())
     }
 
     /// Sees to the lock of what is stored already. Without a version it is the newest.

@@ -184,7 +184,7 @@ impl Needed {
         let longest = self.on_lines(timeline, number).max_by_key(|line| line.until(number));
         if let Some(line) = longest {
             let reason = Reason::Wal { backup: line.floor_backup.clone(), timeline: line.timeline };
-            return Need::Needed { reason, until: line.until(number).max(stays) };
+            return Need::Needed { reason, until: line.until(number) };
         }
         let above = self.lines.iter().map(|line| line.floor).min().is_some_and(|floor| number >= floor);
         let lone = self

@@ -92,7 +92,7 @@ pub fn needed(basis: Basis<'_>, policy: Policy, now: Timestamp) -> Needed {
     needed.backups.extend(choice.reasons(&window).into_iter().map(|(id, kept)| (id.clone(), Some(kept))));
     let kept: BTreeSet<&BackupId> = choice.kept.keys().copied().collect();
     for (line, horizon) in &choice.followed {
-        needed.follow(line, line.holding(&window, &kept, &choice.minimum, *horizon));
+        needed.follow(line, holdings, line.holding(&window, &kept, &choice.minimum, *horizon));
     }
     needed.pending_since = needed.pending_since(basis.seen);
     needed
@@ -151,13 +151,20 @@ impl Needed {
         Need::Needed { reason, until: self.window.leaves(self.window.now) }
     }
 
-    fn follow(&mut self, line: &Line<'_>, holding: Option<Holding>) {
+    fn follow(&mut self, line: &Line<'_>, holdings: Holdings<'_>, holding: Option<Holding>) {
         let Some(holding) = holding else { return };
         let index = self.lines.len();
         for (timeline, first, last) in segments_of(line, self.size) {
-            let first = first.max(holding.floor);
-            if first <= last {
-                self.stretches.entry(timeline).or_default().push((first, last, index));
+            if last < holding.floor {
+                continue;
+            }
+            let parts = self.stretches.entry(timeline).or_default();
+            parts.push((first.max(holding.floor), last, index));
+            // When its first segment was stored tells since when a timeline is there. Without that
+            // the planner would refuse times as ambiguous that were clear before.
+            let began = holdings.coverage.between(timeline, first, u64::MAX).first();
+            if let Some(began) = began.filter(|began| began.number > last) {
+                parts.push((began.number, began.number, index));
             }
         }
         self.lines.push(holding);

@@ -8,6 +8,7 @@ use crate::coverage::{CoverageBuilder, WalCoverage};
 use crate::history::TimelineHistory;
 use crate::lsn::Lsn;
 use crate::recovery_plan::{ArchiveMode, Holdings, PlanError, PlanRequest, RecoveryPlan, plan};
+use crate::recovery_window::history_of;
 use crate::segment::{SegmentName, SegmentSize};
 use crate::system_id::SystemId;
 use crate::target::{Inclusion, RecoveryGoal, RecoveryTarget, TargetAction, TimelineChoice};
@@ -274,11 +275,31 @@ pub fn restore(
     plan(holdings, &request, now)
 }
 
-/// Whether some backup, named or not, leads to a time.
-pub fn reachable(holdings: Holdings<'_>, time: Timestamp, choice: TimelineChoice, now: Timestamp) -> bool {
+/// The way by a backup that has to be named, to where most WAL is.
+pub fn named_way(
+    holdings: Holdings<'_>,
+    time: Timestamp,
+    choice: TimelineChoice,
+    now: Timestamp,
+) -> Option<RecoveryPlan> {
     let named = holdings.catalog.iter().map(|entry| Some(entry.id().clone()));
-    let by = |backup| restore(holdings, RecoveryTarget::Time(time), choice, backup, now).is_ok();
-    std::iter::once(None).chain(named).any(by)
+    let by = |backup| restore(holdings, RecoveryTarget::Time(time), choice, backup, now).ok();
+    named.filter_map(by).max_by_key(|way| way.wal_end)
+}
+
+/// Whether a way by a named backup is no loss. Where an earlier segment was stored later than
+/// the last one, the planner takes times for possible that lie behind all WAL of an older
+/// backup. So it is none if some backup that ended by `time` leads to the end of the same WAL,
+/// or ended behind that end: then `time` was never on it.
+pub fn is_no_loss(holdings: Holdings<'_>, way: &RecoveryPlan, time: Timestamp, now: Timestamp) -> bool {
+    let end = RecoveryTarget::Lsn(Lsn::new(way.wal_end.get() - 1).unwrap());
+    let choice = TimelineChoice::Id(way.timeline);
+    let history = history_of(way.timeline, holdings.histories);
+    let mut early = holdings.catalog.iter().filter(|entry| entry.stopped_at() <= time);
+    early.any(|entry| {
+        let behind = entry.stop_lsn() > way.wal_end && history.contains(entry.timeline(), entry.stop_lsn());
+        behind || restore(holdings, end.clone(), choice, Some(entry.id().clone()), now).is_ok()
+    })
 }
 
 pub fn entry(

@@ -18,6 +18,7 @@ pub mod sandbox;
 pub mod postgres;
 pub mod s3_client;
 pub mod seaweed;
+pub mod forward_proxy;
 
 pub mod agent;
 pub mod scene;

@@ -4,6 +4,7 @@
 //! signed and carry a SHA-256 that the server checks; an upload is never retried without its
 //! "only if absent".
 
+use super::credentials::{Credentials, Watched};
 use super::error::{Cause, StoreError};
 use super::http::Connector;
 use super::options::StoreOptions;
@@ -12,6 +13,7 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, 
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use reqwest::tls::Certificate;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -21,6 +23,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Tries of one request, whatever the time they take.
 const RETRIES_MAX: usize = 10;
+
+/// The variables that [`Credentials`] reads.
+const KEY_PAIR: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 /// Builds the client for one bucket. Nothing is sent yet.
 pub(super) fn client(
@@ -36,6 +41,10 @@ pub(super) fn client(
 
     let mut builder = AmazonS3Builder::new();
     for (name, value) in options.s3.environment.variables() {
+        // Key pairs come from `Credentials`, which reads them again when they change.
+        if KEY_PAIR.contains(&name) {
+            continue;
+        }
         // Variables that object_store does not know are somebody else's.
         if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
             builder = builder.with_config(key, value);
@@ -50,7 +59,7 @@ pub(super) fn client(
         builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint.as_str());
         builder = builder.with_endpoint(endpoint);
     }
-    builder
+    let builder = builder
         .with_bucket_name(bucket)
         .with_virtual_hosted_style_request(!options.s3.path_style)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
@@ -60,9 +69,13 @@ pub(super) fn client(
         .with_disable_bulk_delete(true)
         .with_retry(retries(options))
         .with_http_connector(connector(options).map_err(misconfigured)?)
-        .with_client_options(ClientOptions::new().with_allow_http(options.s3.allow_http))
-        .build()
-        .map_err(failed)
+        .with_client_options(ClientOptions::new().with_allow_http(options.s3.allow_http));
+    let ambient = builder.clone().build().map_err(failed)?.credentials().clone();
+    let credentials = Credentials::new(options.s3.environment.clone(), ambient, secrets.clone());
+    let credentials = Arc::new(credentials);
+    let connector = connector(options).map_err(misconfigured)?;
+    let watched = Watched { connector, credentials: Arc::clone(&credentials) };
+    builder.with_credentials(credentials).with_http_connector(watched).build().map_err(failed)
 }
 
 fn retries(options: &StoreOptions) -> RetryConfig {

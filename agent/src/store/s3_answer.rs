@@ -3,6 +3,7 @@
 //! Invariant: `NoSuchKey` comes out only where the server itself used that word with a 404, and
 //! did not add that it keeps older versions.
 
+use super::credentials::CredentialsError;
 use super::error::{element, transport_failure};
 use std::error::Error;
 
@@ -74,6 +75,9 @@ const MISCONFIGURED_CODES: [(&str, &str); 7] = [
 pub(super) fn s3_verdict(error: &object_store::Error) -> S3Verdict {
     if DeleteMarked::is_below(error) {
         return S3Verdict::DeleteMarked;
+    }
+    if CredentialsError::is_below(error) {
+        return S3Verdict::Misconfigured("there are no credentials that can be used");
     }
     if transport_failure(error).is_some() {
         return S3Verdict::Unclear;

@@ -20,7 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use object_store::CredentialProvider;
 use object_store::aws::{AwsCredential, AwsCredentialProvider};
 use profile::{Profile, ProfileFiles};
-pub(super) use refused::Watched;
+pub(super) use refused::RefusalWatch;
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;

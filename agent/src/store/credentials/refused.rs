@@ -6,9 +6,8 @@ use crate::store::error::element;
 use async_trait::async_trait;
 use bytes::BytesMut;
 use futures::TryStreamExt;
-use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
+    HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
     HttpService,
 };
 use std::io;
@@ -27,20 +26,6 @@ const STALE_CODES: [&str; 6] = [
 ];
 /// An error's description is never larger.
 const BODY_BYTES_MAX: usize = 1 << 20;
-
-/// Makes clients that watch.
-#[derive(Debug)]
-pub(in crate::store) struct Watched<C> {
-    pub(in crate::store) connector: C,
-    pub(in crate::store) credentials: Arc<Credentials>,
-}
-
-impl<C: HttpConnector> HttpConnector for Watched<C> {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let http = self.connector.connect(options)?;
-        Ok(HttpClient::new(RefusalWatch { http, credentials: Arc::clone(&self.credentials) }))
-    }
-}
 
 /// Passes requests on and reads refusals.
 #[derive(Debug)]

@@ -26,6 +26,8 @@ impl ObjectKey {
     pub const CATALOG_PREFIX: &'static str = "catalog/";
     /// What `wald repo check` leaves behind stands here; nothing reads it.
     pub const CHECK_PREFIX: &'static str = "check/";
+    /// Where `wald repo check` records what the server was seen to keep of its promises.
+    pub const GUARANTEES_PREFIX: &'static str = "check/guarantees-";
 
     /// The repository's identity, `wald.json`.
     pub fn identity() -> Self {
@@ -78,6 +80,18 @@ impl ObjectKey {
         } else {
             Err(ObjectKeyError { name: name.to_owned() })
         }
+    }
+
+    /// What was seen of the server at a time, `check/guarantees-<UTC time>.json`; later ones sort
+    /// behind earlier ones.
+    pub fn guarantees(time: jiff::Timestamp) -> Self {
+        Self(format!("{}{}.json", Self::GUARANTEES_PREFIX, time.strftime("%Y%m%dT%H%M%SZ")))
+    }
+
+    /// The key of such a record that was listed; `None` for any other name.
+    pub fn guarantees_listed(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix(Self::GUARANTEES_PREFIX)?;
+        (plain_name(rest) && rest.ends_with(".json")).then(|| Self(name.to_owned()))
     }
 
     /// The key as text.

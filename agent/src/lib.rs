@@ -22,8 +22,9 @@ pub mod cluster;
 pub mod repository;
 pub mod codec;
 pub mod store;
+pub mod metrics;
+pub mod runs;
 pub mod fs;
 
 pub mod clock;
-pub mod metrics;
 pub mod explain;

@@ -37,6 +37,8 @@ mod error;
 mod judge;
 mod s3_answer;
 
+mod trial;
+
 pub mod fault;
 
 #[cfg(test)]
@@ -50,6 +52,7 @@ pub use object_store::PutPayload;
 pub use options::{S3Options, StoreOptions};
 pub use read::ObjectStream;
 pub use secrets::AwsEnvironment;
+pub use trial::Flaw;
 pub use upload::Upload;
 pub use versions::{Deletion, ObjectVersion, PendingUpload, VersionId, VersionKind};
 

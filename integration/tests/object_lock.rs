@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 use wald::clock::Clock;
 use wald::store::{
-    AwsEnvironment, BucketLock, Created, Deletion, ObjectVersion, Store, StoreError, StoreOptions,
+    AwsEnvironment, BucketLock, Created, Deletion, Flaw, ObjectVersion, Store, StoreError, StoreOptions,
     VersionKind, Versioning,
 };
 use wald_core::object_key::ObjectKey;
@@ -73,6 +73,7 @@ fn objects_are_locked_and_their_locks_hold() {
         a_bucket_without_object_lock_is_told(&server).await;
         pending_uploads_are_found_and_ended(&server).await;
         long_lists_of_versions_are_complete(&server).await;
+        flawed_bodies_are_refused(&server).await;
     });
 }
 
@@ -229,4 +230,14 @@ async fn long_lists_of_versions_are_complete(server: &S3Server) {
         versions(&store, "check/many-").await.into_iter().map(|version| version.name).collect();
     let expected: Vec<String> = (0..1100).map(|n| format!("check/many-{n:04}")).collect();
     assert_eq!(names, expected);
+}
+
+/// What the trials of `wald repo check` rest on.
+async fn flawed_bodies_are_refused(server: &S3Server) {
+    let store = open(server, "locked", None);
+    assert!(store.refuses(&key("flawed"), Flaw::Checksum).await.unwrap());
+    // SeaweedFS 4.48 takes the signed digest without a look at the body.
+    let _ = store.refuses(&key("flawed"), Flaw::Signature).await.unwrap();
+    assert_eq!(versions(&store, "check/flawed").await, []);
+    assert_eq!(store.pending_uploads("").await.unwrap(), []);
 }

@@ -6,6 +6,7 @@
 
 use crate::backup_id::BackupId;
 use crate::wal_file::WalFile;
+use jiff::Timestamp;
 use std::fmt;
 
 /// One object's name, `/`-separated, relative to the repository's URL.
@@ -24,7 +25,7 @@ impl ObjectKey {
     pub const WAL_PREFIX: &'static str = "wal/";
     /// Where catalog entries stand.
     pub const CATALOG_PREFIX: &'static str = "catalog/";
-    /// What `wald repo check` leaves behind stands here; nothing reads it.
+    /// What `wald repo check` leaves behind stands here.
     pub const CHECK_PREFIX: &'static str = "check/";
     /// Where `wald repo check` records what the server was seen to keep of its promises.
     pub const GUARANTEES_PREFIX: &'static str = "check/guarantees-";
@@ -84,7 +85,7 @@ impl ObjectKey {
 
     /// What was seen of the server at a time, `check/guarantees-<UTC time>.json`; later ones sort
     /// behind earlier ones.
-    pub fn guarantees(time: jiff::Timestamp) -> Self {
+    pub fn guarantees(time: Timestamp) -> Self {
         Self(format!("{}{}.json", Self::GUARANTEES_PREFIX, time.strftime("%Y%m%dT%H%M%SZ")))
     }
 

@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use futures::TryStreamExt;
 use object_store::client::{
-    HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
-    HttpService,
+    HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
 use std::io;
 use std::sync::Arc;

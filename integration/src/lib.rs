@@ -18,6 +18,8 @@ pub mod sandbox;
 pub mod postgres;
 pub mod s3_client;
 pub mod seaweed;
+pub mod weak_store;
+pub mod radosgw;
 pub mod forward_proxy;
 
 pub mod agent;

@@ -14,6 +14,7 @@ use super::{RepositoryError, read_identity};
 use crate::clock::Clock;
 use crate::explain::chain;
 use crate::store::{Guarantees, Store, StoreError};
+use jiff::Timestamp;
 use wald_core::object_key::{ObjectKey, ObjectKeyError};
 
 /// What this host, or these keys, are for. It decides which missing right is an error.
@@ -61,6 +62,8 @@ pub(super) struct Run<'r> {
     pub(super) names: Names,
     pub(super) seen: Seen,
     pub(super) report: CheckReport,
+    /// When the last lock of this run lapses, by this host's clock.
+    pub(super) locked_until: Option<Timestamp>,
 }
 
 /// The names that one run uses.
@@ -90,7 +93,7 @@ pub async fn check(store: &Store, clock: &Clock) -> CheckReport {
 pub async fn check_for(store: &Store, clock: &Clock, purpose: Purpose) -> CheckReport {
     let names = Names::of_run(format!("{}-{}", clock.now().as_nanosecond(), std::process::id()));
     let report = CheckReport::new(store.describe());
-    let mut run = Run { store, clock, purpose, names, seen: Seen::default(), report };
+    let mut run = Run { store, clock, purpose, names, seen: Seen::default(), report, locked_until: None };
     if let Err(error) = run.all().await {
         run.report.add(Verdict::Bad, error.to_string());
     }
@@ -112,11 +115,13 @@ impl Run<'_> {
         bucket_trial::settings(self).await;
         // Nothing of the rest can be tried where nothing can be stored.
         if object_trial::single(self).await? {
+            // Early: its locks lapse while the rest is tried.
+            lock_trial::locks(self).await?;
             object_trial::create_only(self).await?;
             object_trial::checksums(self).await?;
             object_trial::parts(self).await?;
             object_trial::listing(self).await?;
-            lock_trial::all(self).await?;
+            lock_trial::delete_marker(self).await?;
             self.record().await;
         }
         lock_trial::removal(self).await;

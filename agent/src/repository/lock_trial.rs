@@ -13,27 +13,24 @@ use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 use wald_core::object_key::{ObjectKey, ObjectKeyError};
-use wald_core::object_lock::{LockPolicy, ObjectLock};
+use wald_core::object_lock::ObjectLock;
 
 /// How long an object of the trial stays locked: longer than the trial's requests take, short
 /// enough to be waited for.
-const TRIAL_LOCK: SignedDuration = SignedDuration::from_secs(15);
+const TRIAL_LOCK: SignedDuration = SignedDuration::from_secs(5);
+/// By so much it is made longer.
+const EXTENSION: SignedDuration = SignedDuration::from_secs(1);
 
-/// Locks on single objects and uploads, their hold, and what a deletion leaves.
-pub(super) async fn all(run: &mut Run<'_>) -> Result<(), ObjectKeyError> {
-    if let Some(policy) = run.store.lock_policy() {
-        locks(run, policy).await?;
-    }
-    delete_marker(run).await
-}
-
-async fn locks(run: &mut Run<'_>, policy: LockPolicy) -> Result<(), ObjectKeyError> {
+/// Locks on single objects and uploads, and whether they hold.
+pub(super) async fn locks(run: &mut Run<'_>) -> Result<(), ObjectKeyError> {
+    let Some(policy) = run.store.lock_policy() else { return Ok(()) };
     // Counted from the server's clock, so that a wrong one here does not spoil the trial.
     let now = match run.store.server_time().await {
         Ok(Some(now)) => now,
         _ => Timestamp::now(),
     };
     let until = now + TRIAL_LOCK;
+    run.locked_until = Some(Timestamp::now() + TRIAL_LOCK + EXTENSION);
     let wanted = ObjectLock { mode: policy.mode, until };
     let clock = Clock::Fixed(until.saturating_sub(policy.duration()).unwrap_or(now));
     let store = run.store.with_guarantees(Guarantees::all()).with_clock(clock);
@@ -122,7 +119,7 @@ async fn extend(
     version: &VersionId,
     lock: ObjectLock,
 ) -> bool {
-    let longer = ObjectLock { until: lock.until + SignedDuration::from_secs(1), ..lock };
+    let longer = ObjectLock { until: lock.until + EXTENSION, ..lock };
     match store.extend_lock(key.as_str(), version, longer).await {
         Ok(_) => {
             run.report.add(Verdict::Good, "locks can be made longer");
@@ -166,7 +163,7 @@ async fn enforced(run: &mut Run<'_>, store: &Store, key: &ObjectKey, version: &V
 }
 
 /// Whether the answer for a deleted object says so.
-async fn delete_marker(run: &mut Run<'_>) -> Result<(), ObjectKeyError> {
+pub(super) async fn delete_marker(run: &mut Run<'_>) -> Result<(), ObjectKeyError> {
     let (store, key) = (run.bare(), run.names.key("deleted")?);
     let made = store.create(&key, body(6).into()).await;
     if !matches!(made, Ok(Created::Stored)) || store.delete(&key).await.is_err() {
@@ -197,9 +194,10 @@ async fn delete_marker(run: &mut Run<'_>) -> Result<(), ObjectKeyError> {
 pub(super) async fn removal(run: &mut Run<'_>) {
     let store = run.bare();
     let mut left = remove(&store, &run.names.prefix).await;
-    if matches!(left, Ok(Left::Locked)) {
-        // Our own locks of a few seconds; a bucket's default lock is longer, and is not waited for.
-        let wait = TRIAL_LOCK + SignedDuration::from_secs(3);
+    // Our own locks of a few seconds; a bucket's default lock is longer, and is not waited for.
+    if let (Ok(Left::Locked), Some(until)) = (&left, run.locked_until) {
+        // The end of the second in which they lapse.
+        let wait = until.duration_since(Timestamp::now()) + SignedDuration::from_secs(1);
         tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
         left = remove(&store, &run.names.prefix).await;
     }

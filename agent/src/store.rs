@@ -17,8 +17,10 @@ mod secrets;
 
 mod guarantees;
 
+mod absence;
 mod backend;
 mod bucket;
+mod create;
 mod list;
 mod read;
 mod upload;

@@ -38,7 +38,7 @@ pub struct Listing {
     /// The repository's URL, without credentials.
     pub repository: String,
     /// Which promise rests on what, where the server does not keep it: one sentence each.
-    pub careful: Vec<&'static str>,
+    pub careful: Vec<String>,
     /// The cluster.
     pub system_id: SystemId,
     /// The size of its segments.

@@ -24,7 +24,6 @@ use wald_core::segment::SegmentSize;
 use wald_core::system_id::SystemId;
 
 pub use check::{Purpose, check, check_for};
-pub use guarantees::weaknesses;
 pub use init::{Initialised, init};
 pub use report::{CheckReport, Finding, Verdict};
 
@@ -138,8 +137,8 @@ impl Repository {
     }
 
     /// Which promise rests on what, where the server does not keep it: one sentence each.
-    pub fn weaknesses(&self) -> Vec<&'static str> {
-        weaknesses(self.store.guarantees())
+    pub fn weaknesses(&self) -> Vec<String> {
+        self.store.guarantees().explain_missing()
     }
 
     /// Whose it is.

@@ -137,9 +137,11 @@ fn answer(request: &Request, client: &S3Client, weaknesses: &[Weakness]) -> Resu
         has(Weakness::IgnoresIfNoneMatch) && name == "if-none-match"
             || has(Weakness::DropsLockOfUploads) && lock && begins_upload
             || has(Weakness::DropsLockOfObjects) && lock && !begins_upload
-            || has(Weakness::IgnoresChecksums) && (name.starts_with("x-amz-checksum") || name.starts_with("x-amz-sdk-checksum"))
+            || has(Weakness::IgnoresChecksums)
+                && (name.starts_with("x-amz-checksum") || name.starts_with("x-amz-sdk-checksum"))
     };
-    let headers = request.headers.iter().filter(|(name, _)| !dropped(name) && !OWN_HEADERS.contains(&name.as_str()));
+    let headers =
+        request.headers.iter().filter(|(name, _)| !dropped(name) && !OWN_HEADERS.contains(&name.as_str()));
     let headers: Vec<(&str, &str)> = headers.map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let query: Vec<(&str, &str)> =
         request.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -161,9 +163,8 @@ fn answer(request: &Request, client: &S3Client, weaknesses: &[Weakness]) -> Resu
 
 fn refusal(code: &str, message: &str) -> Answer {
     let status = if code == "AccessDenied" { 403 } else { 400 };
-    let body = format!(
-        "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
-    );
+    let body =
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>");
     let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let headers = vec![("content-type".to_owned(), "application/xml".to_owned()), ("date".to_owned(), date)];
     Answer { status, headers, body: body.into_bytes() }
@@ -212,7 +213,13 @@ fn read(connection: &mut TcpStream) -> Result<Request> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decode(name), decode(value))
     };
-    Ok(Request { method: method.to_owned(), path: decode(path), query: pairs.map(pair).collect(), headers, body })
+    Ok(Request {
+        method: method.to_owned(),
+        path: decode(path),
+        query: pairs.map(pair).collect(),
+        headers,
+        body,
+    })
 }
 
 fn decode(text: &str) -> String {

@@ -37,10 +37,10 @@ fn wald_is_right_on_radosgw_and_says_what_that_rests_on() -> Result<()> {
     assert_eq!(seen["create_only"], false, "{seen}");
     assert_eq!(seen["lock_on_upload"], false, "{seen}");
     assert_eq!(seen["checksums"], false, "{seen}");
-    assert!(check.stdout.contains("rests on"), "{}", check.stdout);
+    assert!(check.stdout.contains("wald looks before it writes"), "{}", check.stdout);
 
     let mut agent = Agent::start(&sandbox, "wald", wald)?;
-    assert!(agent.log_text().contains("rests on"), "{}", agent.log_text());
+    assert!(agent.log_text().contains("wald looks before it writes"), "{}", agent.log_text());
     archive_through(&mut cluster, &agent)?;
     cluster.start()?;
     cluster.exec("create table t as select g as i from generate_series(1, 1000) g")?;

@@ -4,9 +4,7 @@ use super::run::Failure;
 use super::{RepoCheckArgs, options};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::repository::{
-    CheckReport, Initialised, Purpose, Verdict, check_for, init as init_repository, weaknesses,
-};
+use crate::repository::{CheckReport, Initialised, Purpose, Verdict, check_for, init as init_repository};
 use crate::store::Store;
 use wald_core::identity::Identity;
 
@@ -43,7 +41,7 @@ fn warn(report: &CheckReport) {
     for finding in bad {
         println!("  BAD   {}", finding.text);
     }
-    for weakness in report.guarantees().map(weaknesses).unwrap_or_default() {
+    for weakness in report.guarantees().map(|seen| seen.explain_missing()).unwrap_or_default() {
         println!("  note  {weakness}");
     }
     if !report.is_good() {

@@ -56,7 +56,7 @@ struct RepositoryStatus {
     last_segment: Option<SegmentName>,
     gaps: usize,
     /// Which promise rests on what, where the server does not keep it.
-    careful: Vec<&'static str>,
+    careful: Vec<String>,
     recovery_windows: Vec<RecoveryWindow>,
 }
 

@@ -60,6 +60,8 @@ pub(super) struct Run<'r> {
     pub(super) clock: &'r Clock,
     pub(super) purpose: Purpose,
     pub(super) names: Names,
+    /// What an earlier run has recorded.
+    before: Option<Guarantees>,
     pub(super) seen: Seen,
     pub(super) report: CheckReport,
     /// When the last lock of this run lapses, by this host's clock.
@@ -93,7 +95,8 @@ pub async fn check(store: &Store, clock: &Clock) -> CheckReport {
 pub async fn check_for(store: &Store, clock: &Clock, purpose: Purpose) -> CheckReport {
     let names = Names::of_run(format!("{}-{}", clock.now().as_nanosecond(), std::process::id()));
     let report = CheckReport::new(store.describe());
-    let mut run = Run { store, clock, purpose, names, seen: Seen::default(), report, locked_until: None };
+    let mut run =
+        Run { store, clock, purpose, names, before: None, seen: Seen::default(), report, locked_until: None };
     if let Err(error) = run.all().await {
         run.report.add(Verdict::Bad, error.to_string());
     }
@@ -107,8 +110,9 @@ impl Run<'_> {
         if !self.identity().await {
             return Ok(());
         }
-        object_trial::absence(self).await?;
+        self.before = guarantees::newest(self.store).await.unwrap_or_default();
         if self.purpose == Purpose::Restore {
+            object_trial::absence(self).await?;
             object_trial::listing_at_all(self).await;
             return Ok(());
         }
@@ -124,8 +128,15 @@ impl Run<'_> {
             lock_trial::delete_marker(self).await?;
             self.record().await;
         }
+        // Behind what tells how much care it takes.
+        object_trial::absence(self).await?;
         lock_trial::removal(self).await;
         Ok(())
+    }
+
+    /// What is known of the server by now, from this run or an earlier one.
+    pub(super) fn known(&self) -> Guarantees {
+        self.seen.over(self.before.unwrap_or_default())
     }
 
     /// Whether it makes sense to go on.
@@ -170,13 +181,12 @@ impl Run<'_> {
         if !matches!(self.store.server_time().await, Ok(Some(_))) {
             return;
         }
-        let before = guarantees::newest(self.store).await.unwrap_or_default();
-        let now = self.seen.over(before.unwrap_or_default());
+        let now = self.known();
         self.report.guarantees = Some(now);
-        for weakness in guarantees::weaknesses(now) {
+        for weakness in now.explain_missing() {
             self.report.add(Verdict::Note, weakness);
         }
-        if before == Some(now) {
+        if self.before == Some(now) {
             return;
         }
         let store = self.store.with_guarantees(now);

@@ -60,42 +60,6 @@ pub(super) async fn write(store: &Store, guarantees: Guarantees, clock: &Clock) 
     store.create(&ObjectKey::guarantees(tried_at), bytes.into()).await.map(|_| ())
 }
 
-/// Which promise rests on what, where the server does not keep it: one sentence each.
-pub fn weaknesses(guarantees: Guarantees) -> Vec<&'static str> {
-    let mut found = Vec::new();
-    if !guarantees.create_only {
-        found.push(
-            "the server does not enforce \"only if absent\": that nothing is overwritten rests on looking \
-             before each object is written and on reading its versions afterwards",
-        );
-    }
-    if !guarantees.checksums && !guarantees.signed_payload {
-        found.push(
-            "the server does not check what it is sent: that success means durable rests on reading each \
-             object back and comparing it",
-        );
-    }
-    if !guarantees.lock_on_put {
-        found.push(
-            "the server does not lock an object with the request that stores it: that it can't be deleted \
-             rests on a second request, which is read back",
-        );
-    }
-    if !guarantees.lock_on_upload {
-        found.push(
-            "the server does not lock what is uploaded in parts: that a base backup can't be deleted rests \
-             on a second request for each part, which is read back",
-        );
-    }
-    if !guarantees.tells_delete_markers {
-        found.push(
-            "the server does not say that an object was deleted: that an absence is the end of the WAL rests \
-             on looking for its versions",
-        );
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,11 +81,5 @@ mod tests {
         let damaged = ObjectKey::guarantees("2026-11-22T23:00:00Z".parse().unwrap());
         store.create(&damaged, bytes::Bytes::from_static(b"{").into()).await.unwrap();
         assert_eq!(read(&store).await, Guarantees::none());
-    }
-
-    #[test]
-    fn a_good_server_has_no_weaknesses_and_an_unknown_one_all() {
-        assert!(weaknesses(Guarantees::all()).is_empty());
-        assert_eq!(weaknesses(Guarantees::none()).len(), 5);
     }
 }

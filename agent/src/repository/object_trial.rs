@@ -2,7 +2,7 @@
 
 use super::check::{Purpose, Run};
 use super::report::{CheckReport, Verdict};
-use crate::store::{Created, Flaw, Guarantees, Store, StoreError};
+use crate::store::{Created, Flaw, Guarantees, Store, StoreError, VersionId};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::join_all;
@@ -29,7 +29,7 @@ impl Run<'_> {
 /// Whether the server tells a missing object from one that it does not show.
 pub(super) async fn absence(run: &mut Run<'_>) -> Result<(), ObjectKeyError> {
     let key = run.names.key("absent")?;
-    match run.store.get(&key, 1).await {
+    match run.store.with_guarantees(run.known()).get(&key, 1).await {
         Err(error) if error.is_absent() => {
             run.report.add(Verdict::Good, "says clearly that an object is absent");
         }
@@ -109,15 +109,19 @@ pub(super) async fn create_only(run: &mut Run<'_>) -> Result<(), ObjectKeyError>
         }
     };
     let many = match contest(&bare, &contested).await {
-        Ok(Contest { winners: 1, returns_winner: true }) => None,
-        Ok(Contest { winners: 0, .. }) => {
+        Ok(Contest { winners: 1, returns_winner: true, .. }) => None,
+        Ok(Contest { winners: 0, failure: Some(error), .. }) => {
+            run.report.failed("can't store objects at the same time", &error);
+            return Ok(());
+        }
+        Ok(Contest { winners: 0, failure: None, .. }) => {
             let text = "told each of several that create the same object at once that another had created it";
             run.report.add(Verdict::Bad, text);
             return Ok(());
         }
         Ok(_) => Some(RACE_LOST),
         Err(error) => {
-            run.report.failed("can't store objects at the same time", &error);
+            run.report.failed("can't return what was stored by one of several at the same time", &error);
             return Ok(());
         }
     };
@@ -159,10 +163,13 @@ async fn careful_is_right(run: &Run<'_>) -> Result<bool, ObjectKeyError> {
     if !matches!(stored, Ok(Created::Stored)) {
         return Ok(false);
     }
+    // A rival leaves no trace where no versions are kept.
+    let versions: Result<Vec<_>, _> = careful.versions(single.as_str()).try_collect().await;
+    let kept = versions.is_ok_and(|all| all.iter().any(|one| one.version != VersionId::null()));
     let alone = matches!(overwriting(&careful, &single).await, Ok(None));
     let many = contest(&careful, &contested).await;
     // Nobody may win where two came at once: each is told, and tries again.
-    Ok(alone && many.is_ok_and(|contest| contest.winners <= 1))
+    Ok(kept && alone && many.is_ok_and(|contest| contest.winners <= 1))
 }
 
 /// What is wrong with a second creation under the same name, if anything.
@@ -178,7 +185,10 @@ async fn overwriting(store: &Store, key: &ObjectKey) -> Result<Option<&'static s
 
 struct Contest {
     winners: usize,
+    /// What a read gives, where one won.
     returns_winner: bool,
+    /// One that was neither told to have won nor to have lost.
+    failure: Option<StoreError>,
 }
 
 /// A store may refuse the second of two and still let several through at once.
@@ -196,14 +206,11 @@ async fn contest(store: &Store, key: &ObjectKey) -> Result<Contest, StoreError> 
             Err(error) => failure = Some(error),
         }
     }
-    match (winners.as_slice(), failure) {
-        ([], Some(error)) => Err(error),
-        ([winner], _) => {
-            let found = store.get(key, u64::try_from(BODY_BYTES).unwrap_or(u64::MAX)).await?;
-            Ok(Contest { winners: 1, returns_winner: found == *winner })
-        }
-        (winners, _) => Ok(Contest { winners: winners.len(), returns_winner: false }),
-    }
+    let returns_winner = match winners.as_slice() {
+        [winner] => store.get(key, u64::try_from(BODY_BYTES).unwrap_or(u64::MAX)).await? == *winner,
+        _ => false,
+    };
+    Ok(Contest { winners: winners.len(), returns_winner, failure })
 }
 
 /// Whether bodies that are not what their headers say are refused.

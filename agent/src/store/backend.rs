@@ -137,9 +137,6 @@ impl Store {
     #[must_use]
     pub fn with_guarantees(&self, guarantees: Guarantees) -> Self {
         let Some(access) = &self.inner.access else { return self.clone() };
-        for sentence in guarantees.explain_missing() {
-            tracing::info!(repository = self.inner.name, "{sentence}");
-        }
         let mut inner = Inner { guarantees, ..(*self.inner).clone() };
         // Reached with the same options before; should it fail, what is there does as well.
         if let Ok(connected) = access.connect(guarantees) {

@@ -135,13 +135,13 @@ pub(super) async fn create_only(run: &mut Run<'_>) -> Result<(), ObjectKeyError>
     }
     let problems = problems.join("; and it ");
     if careful_is_right(run).await? {
-        let text = format!("{problems}; wald makes up for it, as told below");
+        let text = format!("{problems}; wald takes care of that itself, as told below");
         run.report.add(Verdict::Note, text);
     } else {
         run.report.add(
             Verdict::Bad,
             format!(
-                "{problems}; wald makes up for that only where versions are kept and may be listed \
+                "{problems}; wald can take care of that only where versions are kept and may be listed \
                  (s3:ListBucketVersions): use such a bucket, or a store that enforces it"
             ),
         );

@@ -132,25 +132,6 @@ impl Store {
         Self { inner: Arc::new(Inner { lock: None, ..(*self.inner).clone() }) }
     }
 
-    /// The same repository, trusted as far as its server was seen to deserve it. The log says which
-    /// promises wald has to see to itself. Of no effect on what is not a server.
-    #[must_use]
-    pub fn with_guarantees(&self, guarantees: Guarantees) -> Self {
-        let Some(access) = &self.inner.access else { return self.clone() };
-        let mut inner = Inner { guarantees, ..(*self.inner).clone() };
-        // Reached with the same options before; should it fail, what is there does as well.
-        if let Ok(connected) = access.connect(guarantees) {
-            inner.objects = Arc::new(connected.objects);
-            inner.kind = Kind::S3(connected.requests);
-        }
-        Self { inner: Arc::new(inner) }
-    }
-
-    /// What is taken for granted here.
-    pub fn guarantees(&self) -> Guarantees {
-        self.inner.guarantees
-    }
-
     /// The same repository with another clock, from which locks count.
     #[must_use]
     pub fn with_clock(&self, clock: Clock) -> Self {
@@ -190,6 +171,11 @@ impl Store {
         }
         inner.on_directory(Operation::Delete, name, |directory, file| directory.anchor(&file)).await
     }
+}
+
+/// Whether an error may be one whose cause only a body could tell.
+fn is_wordless(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) || error.to_string().contains(" 400 ")
 }
 
 impl fmt::Debug for Store {
@@ -246,8 +232,9 @@ impl Inner {
         let ask = |head| GetOptions { head, version: version.clone(), ..GetOptions::default() };
         let asked = self.objects.get_opts(&path, ask(true));
         let asked = match self.within_deadline(operation, name, asked).await? {
-            // The answer to a HEAD has no body that could say what is not found.
-            Err(object_store::Error::NotFound { .. }) if matches!(self.kind, Kind::S3(_)) => {
+            // The answer to a HEAD has no body that could say what is not found, or what was wrong:
+            // credentials that have expired are a 400 as much as a malformed request.
+            Err(error) if matches!(self.kind, Kind::S3(_)) && is_wordless(&error) => {
                 self.within_deadline(operation, name, self.objects.get_opts(&path, ask(false))).await?
             }
             asked => asked,

@@ -10,6 +10,7 @@ mod check;
 mod bucket_trial;
 mod object_trial;
 mod lock_trial;
+mod leftover_trial;
 mod guarantees;
 mod report;
 #[cfg(test)]

@@ -216,6 +216,35 @@ fn rights_that_are_missing_are_named_one_by_one() -> Result<()> {
 }
 
 #[test]
+fn keys_with_the_least_rights_for_their_work_are_good_for_it() -> Result<()> {
+    let stage = Stage::new()?;
+    let no_deletion = [Weakness::Refuses("DELETE", "versionId"), Weakness::Refuses("DELETE", "")];
+    let weak = WeakStore::start(stage.server.client(), &no_deletion)?;
+    let wald = stage.at(weak.endpoint())?;
+    wald.succeed(&["repo", "init"])?;
+    let report = check(&wald, &[])?;
+    report.must_end(0);
+    report.must_say("note", "what was stored for this check stays");
+
+    let left = || Ok::<_, anyhow::Error>(stage.server.client().list("good", "wald/check/")?.len());
+    let before = left()?;
+    weak.becomes(&[Weakness::Refuses("PUT", "")]);
+    let report = check(&wald, &["--for", "expire"])?;
+    report.must_end(0);
+    report.must_say("good", "locks can be read and made longer");
+    report.must_say("good", "removes versions whose lock has lapsed");
+    assert_eq!(left()?, before - 1);
+    for (refused, said) in [("PUT", "can't make a lock longer"), ("DELETE", "can't remove versions")] {
+        let parameter = if refused == "PUT" { "retention" } else { "versionId" };
+        weak.becomes(&[Weakness::Refuses("PUT", ""), Weakness::Refuses(refused, parameter)]);
+        let report = check(&wald, &["--for", "expire"])?;
+        report.must_say("bad", said);
+        report.must_end(1);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_clock_that_is_off_is_noted_and_one_that_is_far_off_is_bad() -> Result<()> {
     let stage = Stage::new()?;
     let weak = WeakStore::start(stage.server.client(), &[])?;

@@ -7,6 +7,7 @@
 
 use super::bucket_trial;
 use super::guarantees;
+use super::leftover_trial;
 use super::lock_trial;
 use super::object_trial;
 use super::report::{CheckReport, Verdict};
@@ -127,6 +128,8 @@ impl Run<'_> {
             object_trial::listing(self).await?;
             lock_trial::delete_marker(self).await?;
             self.record().await;
+        } else if self.purpose == Purpose::Expire {
+            leftover_trial::all(self).await;
         }
         // Behind what tells how much care it takes.
         object_trial::absence(self).await?;

@@ -58,6 +58,11 @@ pub(super) async fn single(run: &mut Run<'_>) -> Result<bool, ObjectKeyError> {
                 .add(Verdict::Bad, "refuses to store an object as existing already, which was never stored");
             return Ok(false);
         }
+        Err(error @ StoreError::Refused { .. }) if run.purpose == Purpose::Expire => {
+            let text = "can't store objects (s3:PutObject), which retention needs for its own records only";
+            report.unknown(text, &error);
+            return Ok(false);
+        }
         Err(error) => {
             report.failed("can't store objects (s3:PutObject)", &error);
             return Ok(false);

@@ -114,7 +114,8 @@ impl Guarantees {
 }
 
 impl Store {
-    /// The same repository, trusted as far as its server was seen to deserve it. Of no effect on what is not a server.
+    /// The same repository, trusted as far as its server was seen to deserve it. Of no effect on
+    /// what is not a server.
     #[must_use]
     pub fn with_guarantees(&self, guarantees: Guarantees) -> Self {
         let Some(access) = &self.inner.access else { return self.clone() };

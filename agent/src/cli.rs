@@ -6,6 +6,7 @@
 
 mod backup;
 mod direct;
+mod expire;
 mod list;
 mod options;
 mod recorded;
@@ -17,6 +18,7 @@ mod status;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
+pub use expire::ExpireArgs;
 pub use run::run;
 
 /// Archives PostgreSQL's WAL and base backups to S3 under object lock, and brings them back.
@@ -45,6 +47,8 @@ pub enum Command {
     Backup,
     /// Show backups, WAL with its gaps, and the recovery window
     List(crate::list::ListArgs),
+    /// Extend the locks of what the recovery window needs, delete what it does not
+    Expire(expire::ExpireArgs),
     /// Restore a backup into a directory and prepare recovery to a point in time
     Restore(Box<crate::recover::RestoreArgs>),
     /// Make or check the repository

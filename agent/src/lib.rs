@@ -17,6 +17,7 @@ pub mod mend;
 pub mod inventory;
 pub mod list;
 pub mod recover;
+pub mod retain;
 
 pub mod cluster;
 pub mod repository;

@@ -68,6 +68,8 @@ pub mod wal_path;
 pub mod recovery_window;
 #[cfg(feature = "formats")]
 pub mod recovery_plan;
+#[cfg(feature = "formats")]
+pub mod retention;
 
 pub mod sequence;
 pub mod queue;

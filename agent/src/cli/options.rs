@@ -6,9 +6,11 @@ use crate::backup::{BackupOptions, CheckpointMode};
 use crate::codec::seal::Effort;
 use crate::config::{Checkpoint, Compression, Config};
 use crate::restore::RestoreOptions;
+use crate::retain::RetainOptions;
 use crate::supervise::AgentOptions;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use wald_core::retention::Policy;
 use wald_core::sequence::Limits;
 
 /// Segments that may be confirmed ahead of PostgreSQL: a bound on what is remembered, far
@@ -69,6 +71,21 @@ pub(super) fn backup(config: &Config, data_dir: PathBuf) -> BackupOptions {
             Checkpoint::Spread => CheckpointMode::Spread,
         },
         wal_timeout: backup.wal_timeout,
+    }
+}
+
+/// Requests of `wald expire` that are in flight: locks are read and extended one by one, so the
+/// time that an answer takes decides how long a run does.
+const EXPIRE_REQUESTS: NonZeroUsize = match NonZeroUsize::new(32) {
+    Some(requests) => requests,
+    None => NonZeroUsize::MIN,
+};
+
+pub(super) fn retain(config: &Config) -> RetainOptions {
+    RetainOptions {
+        policy: Policy::new(config.retention.window_days, config.retention.full_backups_min),
+        lock: config.repository.lock,
+        requests: EXPIRE_REQUESTS,
     }
 }
 

@@ -61,6 +61,10 @@ pub mod wal_path;
 #[cfg(feature = "formats")]
 pub mod recovery_window;
 #[cfg(feature = "formats")]
+pub mod lost_targets;
+#[cfg(feature = "formats")]
+pub mod ledger;
+#[cfg(feature = "formats")]
 pub mod recovery_plan;
 
 pub mod sequence;

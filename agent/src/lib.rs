@@ -17,9 +17,11 @@ pub mod mend;
 pub mod inventory;
 pub mod list;
 pub mod recover;
+pub mod verify;
 
 pub mod cluster;
 pub mod repository;
+pub mod stored;
 pub mod codec;
 pub mod store;
 pub mod fs;

@@ -21,6 +21,8 @@ pub mod control_file;
 #[cfg(feature = "formats")]
 pub mod wal_page;
 #[cfg(feature = "formats")]
+pub mod wal_record;
+#[cfg(feature = "formats")]
 pub mod data_file;
 #[cfg(feature = "formats")]
 pub mod data_page;

@@ -15,6 +15,9 @@ use std::str::FromStr;
 pub struct Lsn(NonZeroU64);
 
 impl Lsn {
+    /// The least valid position.
+    pub const MIN: Lsn = Lsn(NonZeroU64::MIN);
+
     /// The position `bytes` from the beginning of the log, or `None` for 0,
     /// PostgreSQL's `InvalidXLogRecPtr`.
     pub const fn new(bytes: u64) -> Option<Self> {

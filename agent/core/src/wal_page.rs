@@ -201,6 +201,11 @@ impl LongPageHeader {
     }
 }
 
+/// Whether a page of WAL of a known PostgreSQL begins with this number.
+pub(crate) const fn is_magic(magic: u16) -> bool {
+    major_version(magic).is_some()
+}
+
 /// `XLOG_PAGE_MAGIC` of each release branch.
 const fn major_version(magic: u16) -> Option<u32> {
     match magic {

@@ -1,0 +1,53 @@
+//! What the lanes tell.
+
+use wald_core::ledger::{Damage, Depth};
+
+/// Something was found out.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// An object was read to its end.
+    Read {
+        /// Its size.
+        stored_bytes: u64,
+    },
+    /// So much was in it.
+    Unpacked {
+        /// Bytes.
+        raw_bytes: u64,
+    },
+    /// An object is good.
+    Proven {
+        /// Its name.
+        object: Box<str>,
+        /// As thoroughly as that.
+        depth: Depth,
+    },
+    /// An object is not.
+    Found {
+        /// Its name.
+        object: Box<str>,
+        /// What is wrong.
+        damage: Damage,
+    },
+    /// An object could not be read.
+    Unread {
+        /// Its name.
+        object: Box<str>,
+        /// Why.
+        problem: String,
+    },
+    /// An object that was listed is not there any more.
+    Vanished {
+        /// Its name.
+        object: Box<str>,
+    },
+    /// The walk through a timeline's records has come to this segment's end.
+    Walked {
+        /// The segment's object.
+        object: Box<str>,
+        /// The walker's state.
+        carry: serde_json::Value,
+    },
+    /// Something that an operator may want to know, and that is no finding.
+    Note(String),
+}

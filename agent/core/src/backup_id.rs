@@ -63,6 +63,11 @@ impl BackupId {
         (self.began.year(), self.began.month(), self.began.day())
     }
 
+    /// When it began, to the second.
+    pub fn began(&self) -> Timestamp {
+        self.began.to_zoned(TimeZone::UTC).map_or(Timestamp::MIN, |began| began.timestamp())
+    }
+
     /// What the backup holds.
     pub fn kind(&self) -> BackupKind {
         self.kind

@@ -68,6 +68,8 @@ pub mod lost_targets;
 pub mod ledger;
 #[cfg(feature = "formats")]
 pub mod recovery_plan;
+#[cfg(feature = "formats")]
+pub mod retention;
 
 pub mod sequence;
 pub mod queue;

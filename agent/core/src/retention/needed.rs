@@ -1,0 +1,348 @@
+//! Finds out what is needed, once; and then answers for any name.
+
+use super::line::{Holding, Line, Window};
+use super::name::ObjectName;
+use super::need::{BackupReason, Need, Pending, Reason, Unneeded};
+use super::seen::Seen;
+use super::{LEFTOVER_AGE_MIN, PENDING_WAL_BEFORE, Policy, RECORD_AGE_MIN, TRIAL_AGE_MIN};
+use crate::backup_id::BackupId;
+use crate::catalog::CatalogEntry;
+use crate::object_key::{ObjectKey, WalObject};
+use crate::recovery_plan::Holdings;
+use crate::recovery_window::timelines;
+use crate::segment::{SegmentName, SegmentSize};
+use crate::timeline::TimelineId;
+use crate::wal_file::WalFile;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the answers are made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Basis<'a> {
+    /// The catalog, the histories and the WAL.
+    pub holdings: Holdings<'a>,
+    /// Names of catalog entries and histories that can't be understood, or not now. If there is
+    /// one, everything that is known counts as needed.
+    pub unreadable: &'a [String],
+    /// What else is stored.
+    pub seen: &'a Seen,
+}
+
+/// What is needed, and why.
+#[derive(Clone, Debug)]
+pub struct Needed {
+    window: Window,
+    size: SegmentSize,
+    /// Why everything is needed, if so.
+    everything: Option<Reason>,
+    /// Every backup that has a catalog entry; none: it is not needed.
+    backups: BTreeMap<BackupId, Option<(BackupReason, Timestamp)>>,
+    lines: Vec<Holding>,
+    /// What each timeline contributes to lines: first segment, last segment, index into `lines`.
+    stretches: BTreeMap<TimelineId, Vec<(u64, u64, usize)>>,
+    /// Timelines that are part of a line with backups.
+    with_backups: BTreeSet<TimelineId>,
+    /// WAL that was stored since then may be needed by a backup in progress.
+    pending_since: Option<Timestamp>,
+    seen: Seen,
+}
+
+/// Finds out what the window from `now - policy.window` to `now` needs. Costs a pass over the
+/// WAL for each line and backup, and nothing per object.
+pub fn needed(basis: Basis<'_>, policy: Policy, now: Timestamp) -> Needed {
+    let window = Window::at(now, policy);
+    let holdings = basis.holdings;
+    let known = timelines(holdings.catalog, holdings.histories);
+    let lines: Vec<Line<'_>> = known.iter().filter_map(|tl| Line::of(*tl, holdings)).collect();
+    let choice = Choice::make(&lines, known.last().copied(), &window);
+    let foreign = |entry: &&CatalogEntry| {
+        entry.system_id() != holdings.system_id || entry.segment_size() != holdings.coverage.segment_size()
+    };
+    let foreign =
+        holdings.catalog.iter().find(foreign).map(|entry| ObjectKey::catalog(entry.id()).to_string());
+    let everything = basis
+        .unreadable
+        .first()
+        .cloned()
+        .or(foreign)
+        .map(|key| Reason::Unreadable { key })
+        .or_else(|| choice.minimum.is_empty().then_some(Reason::NoBackup));
+    let mut needed = Needed {
+        window,
+        size: holdings.coverage.segment_size(),
+        everything,
+        backups: holdings.catalog.iter().map(|entry| (entry.id().clone(), None)).collect(),
+        lines: Vec::new(),
+        stretches: BTreeMap::new(),
+        with_backups: lines.iter().map(|line| line.timeline).collect(),
+        pending_since: None,
+        seen: basis.seen.clone(),
+    };
+    // An entry that can't be read is a backup all the same.
+    for key in basis.unreadable {
+        if let Some(ObjectName::Catalog(id)) = ObjectName::parse(key) {
+            needed.backups.entry(id).or_insert(None);
+        }
+    }
+    needed.backups.extend(choice.reasons(&window).into_iter().map(|(id, kept)| (id.clone(), Some(kept))));
+    let kept: BTreeSet<&BackupId> = choice.kept.keys().copied().collect();
+    for (line, horizon) in &choice.followed {
+        needed.follow(line, holdings, line.holding(&window, &kept, &choice.minimum, *horizon));
+    }
+    needed.pending_since = needed.pending_since(basis.seen);
+    needed
+}
+
+/// Which lines are followed, and which backups are kept.
+struct Choice<'a> {
+    /// With the time at which the line's last target leaves the window.
+    followed: Vec<(&'a Line<'a>, Timestamp)>,
+    kept: BTreeMap<&'a BackupId, BackupReason>,
+    /// The newest whole backups.
+    minimum: BTreeSet<&'a BackupId>,
+}
+
+impl<'a> Choice<'a> {
+    fn make(lines: &'a [Line<'a>], latest: Option<TimelineId>, window: &Window) -> Self {
+        let mut choice =
+            Self { followed: Vec::new(), kept: BTreeMap::new(), minimum: newest_whole(lines, window) };
+        let now_on = window.leaves(window.now);
+        for line in lines {
+            if Some(line.timeline) == latest {
+                choice.followed.push((line, now_on));
+            } else if line.has_targets(window) {
+                choice.followed.push((line, line.last_target_leaves(window).min(now_on)));
+            } else {
+                continue;
+            }
+            choice.keep_for(line, window);
+        }
+        let count = window.policy.full_backups_min.get();
+        for line in lines {
+            // What is kept only for its number is kept with the WAL that leads on from it.
+            let own = |id: &&BackupId| line.members.iter().any(|m| m.entry.id() == *id);
+            let mine: Vec<&BackupId> = choice.minimum.iter().copied().filter(own).collect();
+            if mine.is_empty() {
+                continue;
+            }
+            let alone = mine.iter().any(|id| {
+                let follows =
+                    |(followed, _): &(&Line<'_>, _)| followed.members.iter().any(|m| m.entry.id() == *id);
+                !choice.followed.iter().any(follows)
+            });
+            if alone {
+                choice.followed.push((line, now_on));
+            }
+            for id in mine {
+                choice.kept.entry(id).or_insert(BackupReason::Minimum { count });
+            }
+        }
+        choice
+    }
+
+    /// The anchor and everything after it.
+    fn keep_for(&mut self, line: &'a Line<'a>, window: &Window) {
+        let anchor = line.anchor(window);
+        let timeline = line.timeline;
+        for (index, member) in line.members.iter().enumerate().skip(anchor.unwrap_or(0)) {
+            let reason = if member.entry.stopped_at() > window.begin {
+                BackupReason::InWindow
+            } else if anchor == Some(index) {
+                BackupReason::Anchor { timeline }
+            } else {
+                BackupReason::NoneNewer { timeline }
+            };
+            // Reasons are ordered by how much they say.
+            let kept = self.kept.entry(member.entry.id()).or_insert(reason);
+            *kept = reason.min(*kept);
+        }
+    }
+
+    /// The kept backups, with the time until which each is needed by what is known.
+    fn reasons(&self, window: &Window) -> Vec<(&'a BackupId, (BackupReason, Timestamp))> {
+        let now_on = window.leaves(window.now);
+        let until = |id: &BackupId| {
+            let on_lines = self.followed.iter().filter_map(|(line, horizon)| {
+                let index = line.members.iter().position(|member| member.entry.id() == id)?;
+                Some(line.freed(index, window).map_or(*horizon, |free| free.min(*horizon)))
+            });
+            let counted = self.minimum.contains(id).then_some(now_on);
+            on_lines.chain(counted).max().unwrap_or(now_on)
+        };
+        self.kept.iter().map(|(id, reason)| (*id, (*reason, until(id)))).collect()
+    }
+}
+
+/// The newest backups that are whole on their own timeline.
+fn newest_whole<'a>(lines: &'a [Line<'a>], window: &Window) -> BTreeSet<&'a BackupId> {
+    let own = lines
+        .iter()
+        .flat_map(|line| line.members.iter().filter(|m| m.entry.timeline() == line.timeline && m.is_whole()));
+    let mut whole: Vec<&CatalogEntry> = own.map(|member| member.entry).collect();
+    whole.sort_by_key(|entry| std::cmp::Reverse((entry.stopped_at(), entry.stop_lsn())));
+    let count = usize::try_from(window.policy.full_backups_min.get()).unwrap_or(usize::MAX);
+    whole.into_iter().take(count).map(CatalogEntry::id).collect()
+}
+
+impl Needed {
+    /// The use of the object `name`, which was stored at `stored_at` by the repository's clock.
+    pub fn of(&self, name: &str, stored_at: Timestamp) -> Need {
+        let Some(object) = ObjectName::parse(name) else { return Need::Unknown };
+        match object {
+            ObjectName::Identity => self.for_ever(Reason::Identity),
+            ObjectName::Wal(WalObject::File(file) | WalObject::Proof(file)) => self.wal(file, stored_at),
+            ObjectName::Gap(file) => self.gap(file, stored_at),
+            ObjectName::Catalog(id) | ObjectName::BackupObject(id) => self.backup(id, stored_at),
+            ObjectName::Guarantees if self.seen.is_newest(name) => self.for_ever(Reason::Record),
+            ObjectName::Guarantees | ObjectName::Trial => self.trial(stored_at),
+            ObjectName::Ledger | ObjectName::Run if self.seen.is_newest(name) => {
+                self.for_ever(Reason::Record)
+            }
+            ObjectName::Ledger | ObjectName::Run => self.record(stored_at),
+        }
+    }
+
+    /// The window's beginning: the earliest target.
+    pub fn window_begin(&self) -> Timestamp {
+        self.window.begin
+    }
+
+    /// Why everything counts as needed, if it does.
+    pub fn everything(&self) -> Option<&Reason> {
+        self.everything.as_ref()
+    }
+
+    /// Every backup with a catalog entry; with the reason and the time if it is kept.
+    pub fn backups(&self) -> impl Iterator<Item = (&BackupId, Option<(BackupReason, Timestamp)>)> {
+        self.backups.iter().map(|(id, kept)| (id, *kept))
+    }
+
+    /// The timelines whose targets are kept, each with the first segment of its WAL (on this
+    /// timeline or an ancestor) and the backup that starts there.
+    pub fn lines(&self) -> impl Iterator<Item = (TimelineId, u64, &BackupId)> {
+        self.lines.iter().map(|line| (line.timeline, line.floor, &line.floor_backup))
+    }
+
+    /// Whether a segment stands in the way from a kept backup to a target: one that is not
+    /// stored there is a hole.
+    pub fn is_on_a_line(&self, segment: SegmentName) -> bool {
+        segment
+            .number(self.size)
+            .is_some_and(|number| self.on_lines(segment.timeline(), number).next().is_some())
+    }
+
+    fn for_ever(&self, reason: Reason) -> Need {
+        Need::Needed { reason, until: self.window.leaves(self.window.now) }
+    }
+
+    fn follow(&mut self, line: &Line<'_>, holdings: Holdings<'_>, holding: Option<Holding>) {
+        let Some(holding) = holding else { return };
+        let size = u64::from(holdings.coverage.segment_size().bytes());
+        let index = self.lines.len();
+        for stretch in line.history.stretches() {
+            // The parent's file of the segment in which the child begins leads up to there
+            // where the child's is missing (see `wal_path`).
+            let first = stretch.begin.map_or(0, |begin| begin.get() / size).max(holding.floor);
+            let last = stretch.end.map_or(u64::MAX, |end| (end.get() - 1) / size);
+            if first <= last {
+                self.stretches.entry(stretch.timeline).or_default().push((first, last, index));
+            }
+        }
+        self.lines.push(holding);
+    }
+
+    fn on_lines(&self, timeline: TimelineId, number: u64) -> impl Iterator<Item = &Holding> {
+        let stretches = self.stretches.get(&timeline).map(Vec::as_slice).unwrap_or_default();
+        let here = stretches.iter().filter(move |(first, last, _)| (*first..=*last).contains(&number));
+        here.filter_map(|(_, _, index)| self.lines.get(*index))
+    }
+
+    fn wal(&self, file: WalFile, stored_at: Timestamp) -> Need {
+        let segment = match file {
+            WalFile::History(_) => return self.for_ever(Reason::History),
+            WalFile::Segment(name) | WalFile::Partial(name) | WalFile::BackupLabel(name, _) => name,
+        };
+        // No cluster with these segments has such a name: somebody else put it here.
+        let Some(number) = segment.number(self.size) else { return Need::Unknown };
+        if let Some(reason) = &self.everything {
+            return self.for_ever(reason.clone());
+        }
+        let timeline = segment.timeline();
+        let stays = self.window.leaves(stored_at);
+        let longest = self.on_lines(timeline, number).max_by_key(|line| line.until(number));
+        if let Some(line) = longest {
+            let reason = Reason::Wal { backup: line.floor_backup.clone(), timeline: line.timeline };
+            return Need::Needed { reason, until: line.until(number).max(stays) };
+        }
+        let above = self.lines.iter().map(|line| line.floor).min().is_some_and(|floor| number >= floor);
+        if above && !self.with_backups.contains(&timeline) {
+            return self.for_ever(Reason::LoneTimeline { timeline });
+        }
+        if above && stored_at >= self.window.begin {
+            return Need::Needed { reason: Reason::RecentWal, until: stays };
+        }
+        match self.pending_since {
+            Some(since) if stored_at >= since => {
+                let until = self.window.now.saturating_add(TRIAL_AGE_MIN).unwrap_or(Timestamp::MAX);
+                Need::Pending { pending: Pending::WalOfUncommittedBackup, until }
+            }
+            _ => Need::NotNeeded(Unneeded::ExpiredWal),
+        }
+    }
+
+    fn gap(&self, file: WalFile, stored_at: Timestamp) -> Need {
+        match self.wal(file, stored_at) {
+            Need::Needed { until, .. } => Need::Needed { reason: Reason::Gap, until },
+            Need::Pending { pending, until } => Need::Pending { pending, until },
+            Need::NotNeeded(_) => Need::NotNeeded(Unneeded::ExpiredGap),
+            Need::Unknown => Need::Unknown,
+        }
+    }
+
+    fn backup(&self, backup: BackupId, stored_at: Timestamp) -> Need {
+        let entered = self.backups.get(&backup);
+        if let (Some(_), Some(reason)) = (entered, &self.everything) {
+            return self.for_ever(reason.clone());
+        }
+        match entered {
+            Some(Some((because, until))) => {
+                Need::Needed { reason: Reason::Backup { backup, because: *because }, until: *until }
+            }
+            Some(None) => Need::NotNeeded(Unneeded::ExpiredBackup { backup }),
+            None => {
+                let last = self.seen.last_added(&backup).unwrap_or(stored_at).max(stored_at);
+                let unneeded = Unneeded::Leftover { backup };
+                self.aged(last, LEFTOVER_AGE_MIN, Pending::UncommittedBackup, unneeded)
+            }
+        }
+    }
+
+    fn trial(&self, stored_at: Timestamp) -> Need {
+        self.aged(stored_at, TRIAL_AGE_MIN, Pending::Trial, Unneeded::Trial)
+    }
+
+    fn record(&self, stored_at: Timestamp) -> Need {
+        let age = self.window.policy.window.max(RECORD_AGE_MIN);
+        let until = stored_at.saturating_add(age).unwrap_or(Timestamp::MAX);
+        if until > self.window.now {
+            Need::Needed { reason: Reason::Record, until }
+        } else {
+            Need::NotNeeded(Unneeded::OldRecord)
+        }
+    }
+
+    fn aged(&self, stored_at: Timestamp, age: SignedDuration, pending: Pending, unneeded: Unneeded) -> Need {
+        let until = stored_at.saturating_add(age).unwrap_or(Timestamp::MAX);
+        if until > self.window.now { Need::Pending { pending, until } } else { Need::NotNeeded(unneeded) }
+    }
+
+    /// Since when stored WAL may be needed by a backup that has no catalog entry yet.
+    fn pending_since(&self, seen: &Seen) -> Option<Timestamp> {
+        let running = seen.folders().filter(|(id, newest)| {
+            let left = newest.saturating_add(LEFTOVER_AGE_MIN).unwrap_or(Timestamp::MAX);
+            !self.backups.contains_key(*id) && left > self.window.now
+        });
+        let began = running.map(|(id, newest)| id.began().min(newest)).min()?;
+        Some(began.saturating_sub(PENDING_WAL_BEFORE).unwrap_or(Timestamp::MIN))
+    }
+}

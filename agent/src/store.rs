@@ -14,7 +14,10 @@
 mod options;
 mod secrets;
 
+mod guarantees;
+
 mod backend;
+mod bucket;
 mod list;
 mod read;
 mod upload;
@@ -23,6 +26,11 @@ mod versions;
 mod directory;
 mod http;
 mod s3;
+mod signing;
+
+mod s3_lock;
+mod s3_pages;
+mod s3_requests;
 
 mod error;
 mod judge;
@@ -34,7 +42,9 @@ pub mod fault;
 mod tests;
 
 pub use backend::Store;
+pub use bucket::{BucketLock, Versioning};
 pub use error::{Cause, Operation, StoreError};
+pub use guarantees::Guarantees;
 pub use object_store::PutPayload;
 pub use options::{S3Options, StoreOptions};
 pub use read::ObjectStream;

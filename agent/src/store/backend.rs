@@ -2,21 +2,29 @@
 
 use super::directory::Directory;
 use super::error::{Cause, Operation, StoreError};
+use super::guarantees::Guarantees;
 use super::http::time_to_send;
 use super::options::{Place, StoreOptions};
+use super::s3_requests::S3Requests;
 use super::secrets::Secrets;
+use super::versions::VersionId;
 use super::{Created, ObjectStat, s3};
+use crate::clock::Clock;
 use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    Extensions, GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload,
+};
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use wald_core::object_key::ObjectKey;
+use wald_core::object_lock::LockPolicy;
 
 /// One repository. Cheap to clone; clones share connections.
 #[derive(Clone)]
@@ -35,6 +43,12 @@ pub(super) struct Inner {
     pub(super) secrets: Secrets,
     /// Longest wait for one operation, with all its tries.
     pub(super) deadline: Duration,
+    /// How what is written is locked; not at all where absent.
+    pub(super) lock: Option<LockPolicy>,
+    /// Locks count from its time.
+    pub(super) clock: Clock,
+    /// What the server was seen to keep.
+    pub(super) guarantees: Guarantees,
 }
 
 /// What decides how an answer is read.
@@ -42,7 +56,7 @@ pub(super) struct Inner {
 pub(super) enum Kind {
     Memory,
     Directory(Directory),
-    S3,
+    S3(S3Requests),
 }
 
 /// Added to what the time-outs allow, so that the more telling error comes first.
@@ -60,7 +74,12 @@ impl Store {
             options.connect_timeout + options.request_timeout + options.retry_timeout + DEADLINE_MARGIN;
         let (objects, kind, prefix): (Arc<dyn ObjectStore>, _, _) = match place {
             Place::S3 { bucket, prefix } => {
-                (Arc::new(s3::client(options, &bucket, &name, &secrets)?), Kind::S3, prefix)
+                let access = s3::Access::open(options, &bucket, &name, &secrets)?;
+                let connected = access.connect().map_err(|error| StoreError::Misconfigured {
+                    repository: name.clone(),
+                    problem: Cause::of(&error, &secrets).to_string(),
+                })?;
+                (Arc::new(connected.objects), Kind::S3(connected.requests), prefix)
             }
             Place::Directory(path) => {
                 let misconfigured = |error: &dyn fmt::Display| StoreError::Misconfigured {
@@ -74,7 +93,11 @@ impl Store {
                 (Arc::new(files), Kind::Directory(directory), String::new())
             }
         };
-        Ok(Self { inner: Arc::new(Inner { objects, kind, name, prefix, secrets, deadline }) })
+        let lock = options.lock.filter(|_| matches!(kind, Kind::S3(_)));
+        let clock = Clock::System;
+        let guarantees = if matches!(kind, Kind::S3(_)) { Guarantees::none() } else { Guarantees::all() };
+        let inner = Inner { objects, kind, name, prefix, secrets, deadline, lock, clock, guarantees };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// A repository that lives in this process, for tests.
@@ -87,6 +110,9 @@ impl Store {
                 prefix: String::new(),
                 secrets: Secrets::default(),
                 deadline: MEMORY_DEADLINE,
+                lock: None,
+                clock: Clock::System,
+                guarantees: Guarantees::all(),
             }),
         }
     }
@@ -95,6 +121,39 @@ impl Store {
     pub(super) fn in_front(&self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         let objects = wrap(Arc::clone(&self.inner.objects));
         Self { inner: Arc::new(Inner { objects, ..(*self.inner).clone() }) }
+    }
+
+    /// The same repository; what is written through this one is not locked. For trials, which are
+    /// to be removed again. A bucket may have a lock of its own that it gives to every object.
+    #[must_use]
+    pub fn unlocked(&self) -> Self {
+        Self { inner: Arc::new(Inner { lock: None, ..(*self.inner).clone() }) }
+    }
+
+    /// The same repository, trusted as far as its server was seen to deserve it. Of no effect on
+    /// what is not a server.
+    #[must_use]
+    pub fn with_guarantees(&self, guarantees: Guarantees) -> Self {
+        if !matches!(self.inner.kind, Kind::S3(_)) {
+            return self.clone();
+        }
+        Self { inner: Arc::new(Inner { guarantees, ..(*self.inner).clone() }) }
+    }
+
+    /// What is taken for granted here.
+    pub fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees
+    }
+
+    /// The same repository with another clock, from which locks count.
+    #[must_use]
+    pub fn with_clock(&self, clock: Clock) -> Self {
+        Self { inner: Arc::new(Inner { clock, ..(*self.inner).clone() }) }
+    }
+
+    /// How what is written is locked.
+    pub fn lock_policy(&self) -> Option<LockPolicy> {
+        self.inner.lock
     }
 
     /// The repository's URL, without credentials, for messages.
@@ -110,7 +169,8 @@ impl Store {
         let inner = &self.inner;
         let path = inner.path(key.as_str());
         inner.check_place(Operation::Create, key.as_str()).await?;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let options =
+            PutOptions { mode: PutMode::Create, extensions: inner.lock_now(), ..PutOptions::default() };
         let sending = inner.deadline + time_to_send(u64::try_from(payload.content_length()).unwrap_or(0));
         let put = inner.objects.put_opts(&path, payload, options);
         let created = match inner.within(sending, Operation::Create, key.as_str(), put).await? {
@@ -157,6 +217,25 @@ impl fmt::Debug for Store {
 }
 
 impl Inner {
+    /// The lock of an object that is stored now, as [`super::signing`] looks for it.
+    pub(super) fn lock_now(&self) -> Extensions {
+        let mut extensions = Extensions::new();
+        if let Some(policy) = self.lock {
+            extensions.insert(policy.lock_at(self.clock.now()));
+        }
+        extensions
+    }
+
+    /// The name of an object in the whole bucket, as S3 has it.
+    pub(super) fn key_in_bucket(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) }
+    }
+
+    /// The same the other way round; none for what is not in this repository.
+    pub(super) fn name_in_bucket<'k>(&self, key: &'k str) -> Option<&'k str> {
+        if self.prefix.is_empty() { Some(key) } else { key.strip_prefix(&self.prefix)?.strip_prefix('/') }
+    }
+
     /// The name of a key, or of a folder without its last slash, in the whole bucket.
     pub(super) fn path(&self, key: &str) -> Path {
         if self.prefix.is_empty() { Path::from(key) } else { Path::from(format!("{}/{key}", self.prefix)) }
@@ -165,22 +244,30 @@ impl Inner {
     /// Size, date and ETag of an object.
     pub(super) async fn meta(&self, operation: Operation, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
         self.check_place(operation, key.as_str()).await?;
-        let path = self.path(key.as_str());
-        match self.within_deadline(operation, key.as_str(), self.objects.head(&path)).await? {
-            Ok(meta) => Ok(meta),
-            // The answer to a HEAD has no body that could say what is not found.
-            Err(object_store::Error::NotFound { .. }) if matches!(self.kind, Kind::S3) => {
-                self.meta_by_reading(operation, key).await
-            }
-            Err(error) => Err(self.error(operation, key.as_str(), &error).await),
-        }
+        self.describe(operation, key.as_str(), None).await.map(|found| found.meta)
     }
 
-    async fn meta_by_reading(&self, operation: Operation, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
-        let path = self.path(key.as_str());
-        match self.within_deadline(operation, key.as_str(), self.objects.get(&path)).await? {
-            Ok(found) => Ok(found.meta),
-            Err(error) => Err(self.error(operation, key.as_str(), &error).await),
+    /// The same of a certain version; its bytes are left where they are.
+    pub(super) async fn describe(
+        &self,
+        operation: Operation,
+        name: &str,
+        version: Option<&VersionId>,
+    ) -> Result<GetResult, StoreError> {
+        let path = self.path(name);
+        let version = version.map(VersionId::to_string);
+        let ask = |head| GetOptions { head, version: version.clone(), ..GetOptions::default() };
+        let asked = self.objects.get_opts(&path, ask(true));
+        let asked = match self.within_deadline(operation, name, asked).await? {
+            // The answer to a HEAD has no body that could say what is not found.
+            Err(object_store::Error::NotFound { .. }) if matches!(self.kind, Kind::S3(_)) => {
+                self.within_deadline(operation, name, self.objects.get_opts(&path, ask(false))).await?
+            }
+            asked => asked,
+        };
+        match asked {
+            Ok(found) => Ok(found),
+            Err(error) => Err(self.error(operation, name, &error).await),
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Operation {
     Upload,
     /// Removing an object.
     Delete,
+    /// Making an object's lock longer.
+    Lock,
 }
 
 impl fmt::Display for Operation {
@@ -37,6 +39,7 @@ impl fmt::Display for Operation {
             Operation::List => "list",
             Operation::Upload => "upload",
             Operation::Delete => "delete",
+            Operation::Lock => "lock",
         })
     }
 }

@@ -19,6 +19,7 @@ use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::redirect::Policy;
 use reqwest::tls::Certificate;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
 
@@ -28,7 +29,7 @@ const UPLOAD_RATE_MIN: u64 = 256 << 10;
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>.
 const ASSEMBLY_TIMEOUT: Duration = Duration::from_mins(5);
 /// A list holds at most 1000 names of at most 1024 bytes each, and about as much around them.
-const LIST_BYTES_MAX: usize = 16 << 20;
+pub(super) const LIST_BYTES_MAX: usize = 16 << 20;
 /// What answers to anything but a read may hold: an error's or an upload's description.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
@@ -37,13 +38,21 @@ pub(super) fn time_to_send(bytes: u64) -> Duration {
     Duration::from_secs(bytes / UPLOAD_RATE_MIN)
 }
 
-/// Makes [`Guarded`] clients.
+/// Makes [`Guarded`] clients, one of each kind.
 ///
 /// object_store's own connector follows redirects and can't be told not to. Then a PUT answered
 /// with 303 becomes a GET of another page, whose 200 passes for "stored"
 /// (RFC 9110, 15.4.4), and 307 sends WAL to a host that nobody configured.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Connector {
+    settings: Arc<ConnectorSettings>,
+    /// Made so far: with plain HTTP allowed, and not.
+    made: Arc<Mutex<Vec<(bool, HttpClient)>>>,
+}
+
+/// What all connections have in common.
+#[derive(Debug)]
+pub(super) struct ConnectorSettings {
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
     /// Trusted besides the system's.
@@ -52,7 +61,7 @@ pub(super) struct Connector {
     pub(super) system_certificates: bool,
 }
 
-impl Connector {
+impl ConnectorSettings {
     fn client(&self, allow_http: bool) -> reqwest::ClientBuilder {
         let builder = reqwest::Client::builder()
             .user_agent(concat!("wald/", env!("CARGO_PKG_VERSION")))
@@ -68,19 +77,32 @@ impl Connector {
     }
 }
 
+impl Connector {
+    pub(super) fn new(settings: ConnectorSettings) -> Self {
+        Self { settings: Arc::new(settings), made: Arc::default() }
+    }
+}
+
 impl HttpConnector for Connector {
     /// Of the options only one differs between what object_store connects to: the services that
     /// give credentials to a machine of a cloud speak plain HTTP.
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let allow_http =
             options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = made.iter().find(|(allowed, _)| *allowed == allow_http) {
+            return Ok(client.clone());
+        }
         let built = |client: reqwest::ClientBuilder| match client.build() {
             Ok(client) => Ok(HttpClient::new(client)),
             Err(error) => Err(object_store::Error::Generic { store: "HTTP", source: Box::new(error) }),
         };
-        let reading = built(self.client(allow_http).timeout(self.request_timeout))?;
-        let writing = built(self.client(allow_http))?;
-        Ok(HttpClient::new(Guarded { reading, writing, request_timeout: self.request_timeout }))
+        let request_timeout = self.settings.request_timeout;
+        let reading = built(self.settings.client(allow_http).timeout(request_timeout))?;
+        let writing = built(self.settings.client(allow_http))?;
+        let client = HttpClient::new(Guarded { reading, writing, request_timeout });
+        made.push((allow_http, client.clone()));
+        Ok(client)
     }
 }
 
@@ -162,7 +184,10 @@ fn redirected(location: &str) -> HttpError {
 }
 
 /// An answer with its body read.
-async fn whole(answer: HttpResponse, max_bytes: usize) -> Result<(HttpResponse, Bytes), HttpError> {
+pub(super) async fn whole(
+    answer: HttpResponse,
+    max_bytes: usize,
+) -> Result<(HttpResponse, Bytes), HttpError> {
     let (parts, body) = answer.into_parts();
     let mut stream = body.bytes_stream();
     let mut bytes = BytesMut::new();

@@ -2,11 +2,23 @@
 //! decides between absent, unreachable, refused and misconfigured.
 
 use super::backend::{Inner, Kind};
+use super::bucket::{self, BucketLock};
 use super::directory::Directory;
 use super::error::{Cause, Operation, StoreError, io_error};
-use super::s3_answer::{S3Verdict, s3_verdict};
+use super::s3_answer::{S3Verdict, answer_verdict, s3_verdict, transport_verdict};
+use super::s3_requests::{S3Failure, S3Requests};
 use std::io;
 use std::path::PathBuf;
+
+/// What a policy of locks asks for and such a bucket can't give.
+const NO_OBJECT_LOCK: &str = "new objects are to be locked, and the bucket was made without object lock; make \
+    a bucket with object lock (which brings versioning), or set [repository.lock] mode = \"none\" and do without";
+
+/// Servers refuse a lock in a bucket without object lock in words that say anything or nothing.
+async fn can_not_lock(inner: &Inner, requests: &S3Requests) -> bool {
+    let told = bucket::lock_configuration(inner, requests).await;
+    matches!(told, Ok(BucketLock::Off | BucketLock::NotOffered))
+}
 
 impl Inner {
     /// Reads an error of object_store in the light of what stands behind it.
@@ -36,7 +48,17 @@ impl Inner {
                 _ => self.unreachable(operation, subject, Cause::of(error, &self.secrets)),
             },
             Kind::Memory => self.unreachable(operation, subject, Cause::of(error, &self.secrets)),
-            Kind::S3 => self.s3_error(operation, subject, asked_for_one, error),
+            Kind::S3(requests) => {
+                if self.lock.is_some()
+                    && matches!(operation, Operation::Create | Operation::Upload)
+                    && s3_verdict(error) == S3Verdict::Invalid
+                    && can_not_lock(self, requests).await
+                {
+                    let cause = Cause::of(error, &self.secrets);
+                    return self.judged(operation, subject, S3Verdict::NoObjectLock, cause);
+                }
+                self.s3_error(operation, subject, asked_for_one, error)
+            }
         }
     }
 
@@ -50,16 +72,46 @@ impl Inner {
         let cause = Cause::of(error, &self.secrets);
         match s3_verdict(error) {
             S3Verdict::NoSuchKey if asked_for_one => self.absent(subject),
-            S3Verdict::DeleteMarked => {
-                StoreError::Deleted { subject: subject.to_owned(), repository: self.name.clone() }
+            verdict => self.judged(operation, subject, verdict, cause),
+        }
+    }
+
+    /// Reads why one of wald's own requests to S3 was not answered as it should.
+    pub(super) fn s3_failure(&self, operation: Operation, subject: &str, failure: &S3Failure) -> StoreError {
+        match failure {
+            S3Failure::Answered(answer) => {
+                let code = answer.code();
+                let cause = answer.cause(&self.secrets);
+                match answer_verdict(answer.status.as_u16(), code.as_deref(), &answer.text()) {
+                    S3Verdict::NoSuchKey | S3Verdict::NoSuchVersion if operation != Operation::List => {
+                        self.absent(subject)
+                    }
+                    verdict => self.judged(operation, subject, verdict, cause),
+                }
             }
+            S3Failure::Transport(error) => {
+                let verdict = transport_verdict(error);
+                self.judged(operation, subject, verdict, Cause::of(error, &self.secrets))
+            }
+        }
+    }
+
+    fn judged(&self, operation: Operation, subject: &str, verdict: S3Verdict, cause: Cause) -> StoreError {
+        match verdict {
+            S3Verdict::DeleteMarked => self.deleted(subject),
             S3Verdict::Refused => self.refused(operation, subject, cause),
-            S3Verdict::Misconfigured(problem) => StoreError::Misconfigured {
-                repository: self.name.clone(),
-                problem: format!("{problem} ({cause})"),
-            },
+            S3Verdict::NoObjectLock => self.misconfigured(format!("{NO_OBJECT_LOCK} ({cause})")),
+            S3Verdict::Misconfigured(problem) => self.misconfigured(format!("{problem} ({cause})")),
             _ => self.unreachable(operation, subject, cause),
         }
+    }
+
+    pub(super) fn deleted(&self, subject: &str) -> StoreError {
+        StoreError::Deleted { subject: subject.to_owned(), repository: self.name.clone() }
+    }
+
+    fn misconfigured(&self, problem: String) -> StoreError {
+        StoreError::Misconfigured { repository: self.name.clone(), problem }
     }
 
     pub(super) fn io_failure(&self, operation: Operation, subject: &str, error: &io::Error) -> StoreError {
@@ -71,7 +123,7 @@ impl Inner {
         }
     }
 
-    fn absent(&self, subject: &str) -> StoreError {
+    pub(super) fn absent(&self, subject: &str) -> StoreError {
         StoreError::Absent { subject: subject.to_owned(), repository: self.name.clone() }
     }
 
@@ -80,7 +132,7 @@ impl Inner {
         StoreError::Unreachable { operation, subject, repository, cause }
     }
 
-    fn refused(&self, operation: Operation, subject: &str, cause: Cause) -> StoreError {
+    pub(super) fn refused(&self, operation: Operation, subject: &str, cause: Cause) -> StoreError {
         let (subject, repository) = (subject.to_owned(), self.name.clone());
         StoreError::Refused { operation, subject, repository, cause }
     }

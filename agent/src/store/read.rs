@@ -8,15 +8,18 @@
 use super::backend::{Inner, Kind, Store};
 use super::error::{Operation, StoreError};
 use super::s3_answer::{S3Verdict, s3_verdict};
+use super::signing::ToldLock;
+use super::versions::VersionId;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
-use object_store::{GetOptions, GetRange, ObjectMeta};
+use object_store::{GetOptions, GetRange, GetResult, ObjectMeta};
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use wald_core::object_key::ObjectKey;
+use wald_core::object_lock::ObjectLock;
 
 /// Bytes asked for in one request. At the default time-out of 60 s this makes do with 140 KiB/s.
 const RANGE_BYTES: u64 = 8 << 20;
@@ -24,6 +27,7 @@ const RANGE_BYTES: u64 = 8 << 20;
 /// An object being read.
 pub struct ObjectStream {
     size_bytes: u64,
+    told: Told,
     parts: BoxStream<'static, Result<Bytes, StoreError>>,
 }
 
@@ -32,6 +36,39 @@ impl ObjectStream {
     pub const fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
+
+    /// The object's lock, if the answer told it. `Some(None)` is told of a repository without
+    /// locks only: a server leaves the lock out where there is none and where the reader may not
+    /// see it, and only [`Store::lock_of`] knows which.
+    pub const fn lock(&self) -> Option<Option<ObjectLock>> {
+        self.told.lock
+    }
+
+    /// The version that is being read, if the answer told it.
+    pub const fn version(&self) -> Option<&VersionId> {
+        self.told.version.as_ref()
+    }
+}
+
+/// What the answer to a read says besides the object.
+#[derive(Clone, Default)]
+struct Told {
+    lock: Option<Option<ObjectLock>>,
+    version: Option<VersionId>,
+}
+
+/// What is read: the newest version, or a certain one.
+#[derive(Clone, Copy)]
+struct Target<'t> {
+    name: &'t str,
+    version: Option<&'t VersionId>,
+}
+
+/// The beginning of an object, with its description.
+struct Start {
+    meta: ObjectMeta,
+    bytes: Bytes,
+    told: Told,
 }
 
 impl Stream for ObjectStream {
@@ -46,22 +83,22 @@ impl Store {
     /// A whole object, which must not be larger than `max_bytes`: a larger one is refused before
     /// its bytes are read.
     pub async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Bytes, StoreError> {
-        let first = RANGE_BYTES.min(max_bytes.max(1));
-        let (meta, start) = self.inner.read_start(key, first).await?;
-        if meta.size > max_bytes {
-            return Err(self.inner.too_large(key.as_str(), meta.size, max_bytes));
+        self.inner.read_whole(Target { name: key.as_str(), version: None }, max_bytes).await
+    }
+
+    /// One whole version of an object, whatever is newer, under the same bound.
+    pub async fn get_version(
+        &self,
+        name: &str,
+        version: &VersionId,
+        max_bytes: u64,
+    ) -> Result<Bytes, StoreError> {
+        let has_versions = matches!(self.inner.kind, Kind::S3(_));
+        if !has_versions && *version != VersionId::null() {
+            return Err(self.inner.absent(name));
         }
-        if size_of(&start) == meta.size {
-            return Ok(start);
-        }
-        let mut whole = BytesMut::with_capacity(usize::try_from(meta.size).unwrap_or(0));
-        whole.extend_from_slice(&start);
-        while size_of(&whole) < meta.size {
-            let from = size_of(&whole);
-            let part = self.inner.read_range(key, &meta, from..meta.size.min(from + RANGE_BYTES)).await?;
-            whole.extend_from_slice(&part);
-        }
-        Ok(whole.freeze())
+        let version = has_versions.then_some(version);
+        self.inner.read_whole(Target { name, version }, max_bytes).await
     }
 
     /// The first `bytes` of an object, or all of it if it is shorter.
@@ -69,7 +106,8 @@ impl Store {
         if bytes == 0 {
             return self.stat(key).await.map(|_| Bytes::new());
         }
-        let (meta, start) = self.inner.read_start(key, bytes.min(RANGE_BYTES)).await?;
+        let target = Target { name: key.as_str(), version: None };
+        let Start { meta, bytes: start, .. } = self.inner.read_start(target, bytes.min(RANGE_BYTES)).await?;
         let wanted = bytes.min(meta.size);
         if size_of(&start) == wanted {
             return Ok(start);
@@ -78,7 +116,7 @@ impl Store {
         while size_of(&whole) < wanted {
             let from = size_of(&whole);
             whole.extend_from_slice(
-                &self.inner.read_range(key, &meta, from..wanted.min(from + RANGE_BYTES)).await?,
+                &self.inner.read_range(target, &meta, from..wanted.min(from + RANGE_BYTES)).await?,
             );
         }
         Ok(whole.freeze())
@@ -87,7 +125,8 @@ impl Store {
     /// A whole object as a stream, for what does not fit into memory. At most one part of a few
     /// MiB is held at a time.
     pub async fn get_stream(&self, key: &ObjectKey) -> Result<ObjectStream, StoreError> {
-        let (meta, start) = self.inner.read_start(key, RANGE_BYTES).await?;
+        let target = Target { name: key.as_str(), version: None };
+        let Start { meta, bytes: start, told } = self.inner.read_start(target, RANGE_BYTES).await?;
         let size_bytes = meta.size;
         let state = (Arc::clone(&self.inner), key.clone(), meta, size_of(&start));
         let rest = stream::try_unfold(state, |(inner, key, meta, from)| async move {
@@ -95,41 +134,76 @@ impl Store {
                 return Ok(None);
             }
             let to = meta.size.min(from + RANGE_BYTES);
-            let part = inner.read_range(&key, &meta, from..to).await?;
+            let target = Target { name: key.as_str(), version: None };
+            let part = inner.read_range(target, &meta, from..to).await?;
             Ok(Some((part, (inner, key, meta, to))))
         });
         let first = stream::iter((!start.is_empty()).then_some(Ok(start)));
-        Ok(ObjectStream { size_bytes, parts: first.chain(rest).boxed() })
+        Ok(ObjectStream { size_bytes, told, parts: first.chain(rest).boxed() })
     }
 }
 
 impl Inner {
+    async fn read_whole(&self, target: Target<'_>, max_bytes: u64) -> Result<Bytes, StoreError> {
+        let first = RANGE_BYTES.min(max_bytes.max(1));
+        let Start { meta, bytes: start, .. } = self.read_start(target, first).await?;
+        if meta.size > max_bytes {
+            return Err(self.too_large(target.name, meta.size, max_bytes));
+        }
+        if size_of(&start) == meta.size {
+            return Ok(start);
+        }
+        let mut whole = BytesMut::with_capacity(usize::try_from(meta.size).unwrap_or(0));
+        whole.extend_from_slice(&start);
+        while size_of(&whole) < meta.size {
+            let from = size_of(&whole);
+            let part = self.read_range(target, &meta, from..meta.size.min(from + RANGE_BYTES)).await?;
+            whole.extend_from_slice(&part);
+        }
+        Ok(whole.freeze())
+    }
+
     /// The description of an object with its first `bytes` (at least 1), or fewer if it is
     /// shorter.
-    async fn read_start(&self, key: &ObjectKey, bytes: u64) -> Result<(ObjectMeta, Bytes), StoreError> {
-        self.check_place(Operation::Read, key.as_str()).await?;
-        let options = GetOptions { range: Some(GetRange::Bounded(0..bytes)), ..GetOptions::default() };
-        let path = self.path(key.as_str());
+    async fn read_start(&self, target: Target<'_>, bytes: u64) -> Result<Start, StoreError> {
+        let name = target.name;
+        self.check_place(Operation::Read, name).await?;
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(0..bytes)),
+            version: target.version.map(VersionId::to_string),
+            ..GetOptions::default()
+        };
+        let path = self.path(name);
         let reading = async {
             let found = self.objects.get_opts(&path, options).await?;
-            let meta = found.meta.clone();
-            Ok((meta, found.bytes().await?))
+            let (meta, told) = (found.meta.clone(), self.told(&found));
+            Ok(Start { meta, bytes: found.bytes().await?, told })
         };
-        match self.within_deadline(Operation::Read, key.as_str(), reading).await? {
-            Ok((meta, start)) if size_of(&start) == bytes.min(meta.size) => Ok((meta, start)),
-            Ok(_) => {
-                Err(self.bad_answer(Operation::Read, key.as_str(), "its length is not what it announced"))
-            }
+        match self.within_deadline(Operation::Read, name, reading).await? {
+            Ok(start) if size_of(&start.bytes) == bytes.min(start.meta.size) => Ok(start),
+            Ok(_) => Err(self.bad_answer(Operation::Read, name, "its length is not what it announced")),
             Err(error) if self.may_be_empty(&error) => {
-                let meta = self.meta(Operation::Read, key).await?;
-                if meta.size == 0 {
-                    Ok((meta, Bytes::new()))
+                let found = self.describe(Operation::Read, name, target.version).await?;
+                if found.meta.size == 0 {
+                    let told = self.told(&found);
+                    Ok(Start { meta: found.meta, bytes: Bytes::new(), told })
                 } else {
-                    Err(self.error(Operation::Read, key.as_str(), &error).await)
+                    Err(self.error(Operation::Read, name, &error).await)
                 }
             }
-            Err(error) => Err(self.error(Operation::Read, key.as_str(), &error).await),
+            Err(error) if target.version.is_some() && s3_verdict(&error) == S3Verdict::NoSuchVersion => {
+                Err(self.absent(name))
+            }
+            Err(error) => Err(self.error(Operation::Read, name, &error).await),
         }
+    }
+
+    fn told(&self, found: &GetResult) -> Told {
+        let lock = match self.kind {
+            Kind::S3(_) => found.extensions.get::<ToldLock>().map(|told| Some(told.0)),
+            Kind::Memory | Kind::Directory(_) => Some(None),
+        };
+        Told { lock, version: found.meta.version.clone().map(VersionId::new) }
     }
 
     /// Every range lies outside of an empty object, and stores say so in different ways.
@@ -137,7 +211,7 @@ impl Inner {
         let generic = matches!(error, object_store::Error::Generic { .. });
         let text = || error.to_string();
         match self.kind {
-            Kind::S3 => {
+            Kind::S3(_) => {
                 s3_verdict(error) == S3Verdict::RangeOutside
                     || (generic && (text().contains(" 416 ") || text().contains("non-partial response")))
             }
@@ -148,25 +222,27 @@ impl Inner {
     /// Bytes of the object that `meta` describes.
     async fn read_range(
         &self,
-        key: &ObjectKey,
+        target: Target<'_>,
         meta: &ObjectMeta,
         range: Range<u64>,
     ) -> Result<Bytes, StoreError> {
-        self.check_place(Operation::Read, key.as_str()).await?;
+        let name = target.name;
+        self.check_place(Operation::Read, name).await?;
         let options = GetOptions {
             range: Some(GetRange::Bounded(range.clone())),
             if_match: meta.e_tag.clone(),
+            version: target.version.map(VersionId::to_string),
             ..GetOptions::default()
         };
-        let path = self.path(key.as_str());
+        let path = self.path(name);
         let reading = async { self.objects.get_opts(&path, options).await?.bytes().await };
-        match self.within_deadline(Operation::Read, key.as_str(), reading).await? {
+        match self.within_deadline(Operation::Read, name, reading).await? {
             Ok(part) if size_of(&part) == range.end - range.start => Ok(part),
-            Ok(_) => Err(self.bad_answer(Operation::Read, key.as_str(), "a part of it is missing")),
+            Ok(_) => Err(self.bad_answer(Operation::Read, name, "a part of it is missing")),
             Err(object_store::Error::Precondition { .. }) => {
-                Err(self.bad_answer(Operation::Read, key.as_str(), "it changed while it was read"))
+                Err(self.bad_answer(Operation::Read, name, "it changed while it was read"))
             }
-            Err(error) => Err(self.error(Operation::Read, key.as_str(), &error).await),
+            Err(error) => Err(self.error(Operation::Read, name, &error).await),
         }
     }
 }

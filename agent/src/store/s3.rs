@@ -5,13 +5,19 @@
 //! "only if absent".
 
 use super::error::{Cause, StoreError};
-use super::http::Connector;
+use super::http::{Connector, ConnectorSettings};
 use super::options::StoreOptions;
+use super::s3_requests::S3Requests;
 use super::secrets::Secrets;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
+use super::signing::Signing;
+use object_store::aws::{
+    AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider, Checksum, S3ConditionalPut,
+};
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use reqwest::tls::Certificate;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -21,48 +27,129 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Tries of one request, whatever the time they take.
 const RETRIES_MAX: usize = 10;
+/// As object_store has it.
+const REGION_DEFAULT: &str = "us-east-1";
 
-/// Builds the client for one bucket. Nothing is sent yet.
-pub(super) fn client(
-    options: &StoreOptions,
-    bucket: &str,
-    repository: &str,
-    secrets: &Secrets,
-) -> Result<AmazonS3, StoreError> {
-    let misconfigured =
-        |problem: String| StoreError::Misconfigured { repository: repository.to_owned(), problem };
-    let failed = |error: object_store::Error| misconfigured(Cause::of(&error, secrets).to_string());
-    use_ring();
+/// How one bucket is reached.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    /// For object_store, with everything but what goes over the line.
+    builder: AmazonS3Builder,
+    http: HttpClient,
+    /// None for a bucket that is open to everybody.
+    credentials: Option<AwsCredentialProvider>,
+    region: String,
+    request_payer: bool,
+    /// Of the bucket, without a slash at its end.
+    url: String,
+    retry: RetryConfig,
+}
 
-    let mut builder = AmazonS3Builder::new();
-    for (name, value) in options.s3.environment.variables() {
-        // Variables that object_store does not know are somebody else's.
-        if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
-            builder = builder.with_config(key, value);
+/// How one bucket is spoken to.
+#[derive(Clone, Debug)]
+pub(super) struct Connected {
+    pub(super) objects: AmazonS3,
+    pub(super) requests: S3Requests,
+}
+
+impl Access {
+    /// Reads the options and finds where credentials come from. Nothing is sent yet.
+    pub(super) fn open(
+        options: &StoreOptions,
+        bucket: &str,
+        repository: &str,
+        secrets: &Secrets,
+    ) -> Result<Self, StoreError> {
+        let misconfigured =
+            |problem: String| StoreError::Misconfigured { repository: repository.to_owned(), problem };
+        let failed = |error: object_store::Error| misconfigured(Cause::of(&error, secrets).to_string());
+        use_ring();
+
+        let connector = connector(options).map_err(misconfigured)?;
+        let client_options = ClientOptions::new().with_allow_http(options.s3.allow_http);
+        let mut builder = AmazonS3Builder::new();
+        for (name, value) in options.s3.environment.variables() {
+            // Variables that object_store does not know are somebody else's.
+            if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+                builder = builder.with_config(key, value);
+            }
         }
+        if let Some(region) = &options.s3.region {
+            builder = builder.with_region(region);
+        }
+        let set = |key| builder.get_config_value(&key);
+        let is_set = |key| set(key).is_some_and(|value| value == "true" || value == "requester");
+        let region = set(AmazonS3ConfigKey::Region).unwrap_or_else(|| REGION_DEFAULT.to_owned());
+        let endpoint = options
+            .s3
+            .endpoint
+            .clone()
+            .or_else(|| set(AmazonS3ConfigKey::S3Endpoint))
+            .or_else(|| set(AmazonS3ConfigKey::Endpoint))
+            .unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
+        let endpoint = endpoint_for(&endpoint, bucket, options).map_err(misconfigured)?;
+        let open_to_all = is_set(AmazonS3ConfigKey::SkipSignature);
+        let request_payer = is_set(AmazonS3ConfigKey::RequestPayer);
+        let url = if options.s3.path_style { format!("{endpoint}/{bucket}") } else { endpoint.clone() };
+
+        let builder = builder
+            // Two variables can name an endpoint, and the more special one would win over ours.
+            .with_config(AmazonS3ConfigKey::S3Endpoint, endpoint.as_str())
+            .with_endpoint(endpoint)
+            .with_bucket_name(bucket)
+            .with_virtual_hosted_style_request(!options.s3.path_style)
+            .with_s3_express(false)
+            .with_retry(retries(options))
+            .with_client_options(client_options.clone())
+            .with_http_connector(connector.clone());
+        // A client that is thrown away: building one finds out where credentials come from.
+        let credentials = Arc::clone(builder.clone().build().map_err(failed)?.credentials());
+        let http = connector.connect(&client_options).map_err(failed)?;
+        Ok(Self {
+            builder,
+            http,
+            credentials: (!open_to_all).then_some(credentials),
+            region,
+            request_payer,
+            url,
+            retry: retries(options),
+        })
     }
-    if let Some(region) = &options.s3.region {
-        builder = builder.with_region(region);
+
+    /// Makes the clients. Both send through [`Signing`], so object_store is told not to sign.
+    pub(super) fn connect(&self) -> object_store::Result<Connected> {
+        let http = HttpClient::new(Signing {
+            http: self.http.clone(),
+            credentials: self.credentials.clone(),
+            region: self.region.clone(),
+            sign_payload: true,
+            request_payer: self.request_payer,
+        });
+        let mut builder = self
+            .builder
+            .clone()
+            .with_skip_signature(true)
+            .with_conditional_put(S3ConditionalPut::ETagMatch)
+            .with_checksum_algorithm(Checksum::SHA256)
+            // One DELETE per object is understood by every server.
+            .with_disable_bulk_delete(true)
+            .with_http_connector(Prepared(http.clone()));
+        if let Some(credentials) = &self.credentials {
+            builder = builder.with_credentials(Arc::clone(credentials));
+        }
+        let objects = builder.build()?;
+        Ok(Connected { objects, requests: S3Requests::new(http, &self.url, self.retry.clone()) })
     }
-    if let Some(text) = &options.s3.endpoint {
-        let endpoint = endpoint(text, bucket, options).map_err(misconfigured)?;
-        // Two variables can name an endpoint, and the more special one would win over ours.
-        builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint.as_str());
-        builder = builder.with_endpoint(endpoint);
+}
+
+/// Gives object_store the client that was made for it.
+#[derive(Debug)]
+struct Prepared(HttpClient);
+
+impl HttpConnector for Prepared {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(self.0.clone())
     }
-    builder
-        .with_bucket_name(bucket)
-        .with_virtual_hosted_style_request(!options.s3.path_style)
-        .with_conditional_put(S3ConditionalPut::ETagMatch)
-        .with_checksum_algorithm(Checksum::SHA256)
-        .with_unsigned_payload(false)
-        // One DELETE per object is understood by every server.
-        .with_disable_bulk_delete(true)
-        .with_retry(retries(options))
-        .with_http_connector(connector(options).map_err(misconfigured)?)
-        .with_client_options(ClientOptions::new().with_allow_http(options.s3.allow_http))
-        .build()
-        .map_err(failed)
 }
 
 fn retries(options: &StoreOptions) -> RetryConfig {
@@ -77,12 +164,12 @@ fn connector(options: &StoreOptions) -> Result<Connector, String> {
     let certificates = options.s3.ca_file.as_deref().map_or(Ok(Vec::new()), certificates)?;
     // A host without the package ca-certificates can still talk to an http:// endpoint.
     let plain = options.s3.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-    Ok(Connector {
+    Ok(Connector::new(ConnectorSettings {
         connect_timeout: options.connect_timeout,
         request_timeout: options.request_timeout,
         certificates,
         system_certificates: !plain,
-    })
+    }))
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
@@ -98,7 +185,7 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
 
 /// Checks an endpoint and, without path style, puts the bucket in front of its host:
 /// object_store expects it there.
-fn endpoint(text: &str, bucket: &str, options: &StoreOptions) -> Result<String, String> {
+fn endpoint_for(text: &str, bucket: &str, options: &StoreOptions) -> Result<String, String> {
     let expected = "[repository] endpoint: expected https://host or https://host:port";
     let mut url = Url::parse(text).map_err(|_| expected.to_owned())?;
     let plain = url.username().is_empty()

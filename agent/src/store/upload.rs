@@ -10,7 +10,7 @@ use super::backend::{Inner, Kind, Store};
 use super::error::{Operation, StoreError};
 use super::http::time_to_send;
 use bytes::Bytes;
-use object_store::{MultipartUpload, ObjectStore, PutPayload};
+use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutPayload};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use wald_core::object_key::ObjectKey;
@@ -43,7 +43,9 @@ impl Store {
     pub async fn upload(&self, key: &ObjectKey) -> Result<Upload, StoreError> {
         self.inner.check_free(key).await?;
         let path = self.inner.path(key.as_str());
-        let begun = self.inner.objects.put_multipart_opts(&path, Default::default());
+        // The object gets its lock with the first request of its upload, not with the last.
+        let options = PutMultipartOptions { extensions: self.inner.lock_now(), ..Default::default() };
+        let begun = self.inner.objects.put_multipart_opts(&path, options);
         let parts = match self.inner.within_deadline(Operation::Upload, key.as_str(), begun).await? {
             Ok(parts) => parts,
             Err(error) => return Err(self.inner.error(Operation::Upload, key.as_str(), &error).await),

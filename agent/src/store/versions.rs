@@ -7,10 +7,12 @@
 
 use super::backend::{Kind, Store};
 use super::error::{Operation, StoreError};
+use super::s3_lock;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use std::fmt;
+use std::sync::Arc;
 use wald_core::object_lock::ObjectLock;
 
 /// The id that S3 gives to a version; `null` where a repository keeps none.
@@ -84,65 +86,86 @@ pub struct PendingUpload {
 pub enum Deletion {
     /// It is gone, or was not there any more.
     Deleted,
-    /// The repository refused: its lock has not lapsed.
+    /// The repository refused: its lock has not lapsed, or somebody put a legal hold on it.
     Locked,
 }
 
 impl Store {
     /// Lists every version of the objects whose names begin with `prefix`, delete markers
-    /// included. Ends after the first error; a list that ends without one is complete.
+    /// included, in no order that could be relied on. Ends after the first error; a list that ends
+    /// without one is complete.
     pub fn versions(&self, prefix: &str) -> BoxStream<'static, Result<ObjectVersion, StoreError>> {
-        if matches!(self.inner.kind, Kind::S3) {
-            return stream::iter([Err(self.not_offered(Operation::List, prefix))]).boxed();
-        }
-        let only = |object: super::ListedObject| ObjectVersion {
-            name: object.name,
-            version: VersionId::null(),
-            is_latest: true,
-            kind: VersionKind::Object { size_bytes: object.stat.size_bytes },
-            modified: object.stat.modified,
+        let Kind::S3(requests) = &self.inner.kind else {
+            let only = |object: super::ListedObject| ObjectVersion {
+                name: object.name,
+                version: VersionId::null(),
+                is_latest: true,
+                kind: VersionKind::Object { size_bytes: object.stat.size_bytes },
+                modified: object.stat.modified,
+            };
+            return self.list(prefix).map_ok(only).boxed();
         };
-        self.list(prefix).map_ok(only).boxed()
+        let start = (Arc::clone(&self.inner), requests.clone(), Some(None));
+        let prefix = self.inner.key_in_bucket(prefix);
+        let pages = stream::try_unfold(start, move |(inner, requests, from)| {
+            let prefix = prefix.clone();
+            async move {
+                let Some(from) = from else { return Ok(None) };
+                let (page, next) = s3_lock::versions_page(&inner, &requests, &prefix, from.as_ref()).await?;
+                let page = stream::iter(page.into_iter().map(Ok));
+                Ok(Some((page, (inner, requests, next.map(Some)))))
+            }
+        });
+        pages.try_flatten().boxed()
     }
 
-    /// The lock of a version; `None` if it has none.
-    pub async fn lock_of(&self, name: &str, _version: &VersionId) -> Result<Option<ObjectLock>, StoreError> {
-        match self.inner.kind {
-            Kind::S3 => Err(self.not_offered(Operation::Stat, name)),
+    /// The lock of a version, lapsed or not; `None` if it has none.
+    pub async fn lock_of(&self, name: &str, version: &VersionId) -> Result<Option<ObjectLock>, StoreError> {
+        match &self.inner.kind {
+            Kind::S3(requests) => s3_lock::lock_of(&self.inner, requests, name, version).await,
             Kind::Memory | Kind::Directory(_) => Ok(None),
         }
     }
 
     /// Makes the lock of a version at least `wanted`, never shorter or weaker than it is. Returns
-    /// the lock that it then has.
+    /// the lock that it then has, read back.
     pub async fn extend_lock(
         &self,
         name: &str,
-        _version: &VersionId,
-        _wanted: ObjectLock,
+        version: &VersionId,
+        wanted: ObjectLock,
     ) -> Result<ObjectLock, StoreError> {
-        Err(self.not_offered(Operation::Stat, name))
+        match &self.inner.kind {
+            Kind::S3(requests) => s3_lock::extend_lock(&self.inner, requests, name, version, wanted).await,
+            Kind::Memory | Kind::Directory(_) => Err(self.not_offered(Operation::Lock, name)),
+        }
     }
 
     /// Deletes one version, if its lock has lapsed.
-    pub async fn delete_version(&self, name: &str, _version: &VersionId) -> Result<Deletion, StoreError> {
-        match self.inner.kind {
-            Kind::S3 => Err(self.not_offered(Operation::Delete, name)),
+    pub async fn delete_version(&self, name: &str, version: &VersionId) -> Result<Deletion, StoreError> {
+        match &self.inner.kind {
+            Kind::S3(requests) => s3_lock::delete_version(&self.inner, requests, name, version).await,
             Kind::Memory | Kind::Directory(_) => self.delete_name(name).await.map(|()| Deletion::Deleted),
         }
     }
 
     /// Uploads in parts that were begun and never ended.
     pub async fn pending_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>, StoreError> {
-        match self.inner.kind {
-            Kind::S3 => Err(self.not_offered(Operation::List, prefix)),
+        match &self.inner.kind {
+            Kind::S3(requests) => {
+                let prefix = self.inner.key_in_bucket(prefix);
+                s3_lock::pending_uploads(&self.inner, requests, &prefix).await
+            }
             Kind::Memory | Kind::Directory(_) => Ok(Vec::new()),
         }
     }
 
     /// Ends such an upload and removes its parts. One that is not there any more counts as ended.
     pub async fn abort_pending(&self, upload: &PendingUpload) -> Result<(), StoreError> {
-        Err(self.not_offered(Operation::Upload, &upload.name))
+        match &self.inner.kind {
+            Kind::S3(requests) => s3_lock::abort_pending(&self.inner, requests, upload).await,
+            Kind::Memory | Kind::Directory(_) => Err(self.not_offered(Operation::Upload, &upload.name)),
+        }
     }
 
     fn not_offered(&self, operation: Operation, subject: &str) -> StoreError {

@@ -85,6 +85,7 @@ impl Faults {
             Operation::List,
             Operation::Upload,
             Operation::Delete,
+            Operation::Lock,
         ] {
             self.always(operation, Fault::Unreachable);
         }

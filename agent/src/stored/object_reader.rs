@@ -3,7 +3,7 @@
 //! A task reads from the repository into a channel that holds a few pieces; the thread takes them
 //! through [`ObjectReader`], which is a [`Read`].
 
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, VersionId};
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use std::io::{self, Read};
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use wald_core::object_key::ObjectKey;
+use wald_core::object_lock::ObjectLock;
 
 /// Pieces of an object that wait for their thread.
 const PIECES_WAITING: usize = 2;
@@ -21,7 +22,18 @@ pub const PIECE_BYTES_MAX: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Piece {
     bytes: Bytes,
+    /// With the first piece.
+    told: Option<Told>,
     _room: Option<OwnedSemaphorePermit>,
+}
+
+/// What the repository's answer told besides the object.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Told {
+    /// Its lock, if the answer told one.
+    pub lock: Option<ObjectLock>,
+    /// The version that was read, if the answer told it.
+    pub version: Option<VersionId>,
 }
 
 /// The pieces of an object in order. An error is the last one.
@@ -61,9 +73,10 @@ async fn send_pieces(
             return;
         }
     };
+    let mut told = Some(Told { lock: stream.lock().flatten(), version: stream.version().cloned() });
     while let Some(piece) = stream.next().await {
         let last = piece.is_err();
-        let piece = piece.map(|bytes| Piece { bytes, _room: next_room.take() });
+        let piece = piece.map(|bytes| Piece { bytes, told: told.take(), _room: next_room.take() });
         if pieces.send(piece).await.is_err() || last {
             return;
         }
@@ -75,6 +88,7 @@ async fn send_pieces(
 pub struct ObjectReader<'a> {
     pieces: Pieces,
     current: Option<Piece>,
+    told: Told,
     hasher: blake3::Hasher,
     bytes: u64,
     failure: Option<StoreError>,
@@ -88,6 +102,7 @@ impl<'a> ObjectReader<'a> {
         Self {
             pieces,
             current: None,
+            told: Told::default(),
             hasher: blake3::Hasher::new(),
             bytes: 0,
             failure: None,
@@ -99,6 +114,11 @@ impl<'a> ObjectReader<'a> {
     /// Bytes that have arrived.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What the repository's answer told, once the first bytes have arrived.
+    pub fn told(&self) -> &Told {
+        &self.told
     }
 
     /// Length and hash of the whole object, or why it could not be read to its end; no error
@@ -123,7 +143,8 @@ impl<'a> ObjectReader<'a> {
         self.current = None;
         match self.pieces.blocking_recv() {
             None => Ok(false),
-            Some(Ok(piece)) => {
+            Some(Ok(mut piece)) => {
+                self.told = piece.told.take().unwrap_or_else(|| std::mem::take(&mut self.told));
                 self.hasher.update(&piece.bytes);
                 let bytes = u64::try_from(piece.bytes.len()).unwrap_or(u64::MAX);
                 self.bytes += bytes;

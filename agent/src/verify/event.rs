@@ -1,5 +1,6 @@
 //! What the lanes tell.
 
+use crate::stored::Told;
 use wald_core::ledger::{Damage, Depth};
 
 /// Something was found out.
@@ -7,8 +8,12 @@ use wald_core::ledger::{Damage, Depth};
 pub(super) enum Event {
     /// An object was read to its end.
     Read {
+        /// Its name.
+        object: Box<str>,
         /// Its size.
         stored_bytes: u64,
+        /// What the answer told besides.
+        told: Told,
     },
     /// So much was in it.
     Unpacked {

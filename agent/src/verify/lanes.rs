@@ -195,10 +195,10 @@ impl Shared {
                 download(&self.runtime, self.repository.store(), key, Some(Arc::clone(&self.room)));
             let mut object = ObjectReader::new(pieces, &arrived, &self.given_up);
             let value = take(&mut object);
-            let so_far = object.bytes();
+            let (so_far, told) = (object.bytes(), object.told().clone());
             let error = match object.finish() {
                 Ok((bytes, hash)) => {
-                    self.tell(Event::Read { stored_bytes: bytes });
+                    self.tell(Event::Read { object: key.as_str().into(), stored_bytes: bytes, told });
                     return Ok(Some(Whole { value, bytes, hash }));
                 }
                 Err(None) => return Err(GivenUp),

@@ -40,7 +40,6 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use layout::{PartPlan, layout};
 use part::{FinishedPart, GivenFile, PartContext};
-use read::PageRules;
 use scan::Scan;
 use session::{Session, StopAnswer};
 use std::sync::Arc;
@@ -53,6 +52,7 @@ use wald_core::catalog::{CatalogEntry, CatalogFacts, Tablespace};
 use wald_core::control_file::ControlFile;
 use wald_core::lsn::Lsn;
 use wald_core::manifest::WalRange;
+use wald_core::page_check::{PageChecksums, PageRules};
 use wald_core::relative_path::RelativePath;
 use wald_core::timeline::TimelineId;
 use workers::Workers;
@@ -198,7 +198,10 @@ impl Taking<'_> {
     fn part_context(&self, begun: &Begun) -> PartContext {
         let page_rules = (begun.control.data_checksum_version() != 0).then(|| PageRules {
             start: begun.start_lsn,
+            // Where the backup ends is known when all is read.
+            stop: None,
             blocks_per_segment: begun.control.blocks_per_segment(),
+            checksums: PageChecksums::On,
         });
         PartContext {
             compression_level: self.options.compression_level,

@@ -8,6 +8,7 @@ mod backup;
 mod direct;
 mod list;
 mod options;
+mod recorded;
 mod repo;
 mod restore;
 mod run;

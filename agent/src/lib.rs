@@ -24,8 +24,9 @@ pub mod repository;
 pub mod stored;
 pub mod codec;
 pub mod store;
+pub mod metrics;
+pub mod runs;
 pub mod fs;
 
 pub mod clock;
-pub mod metrics;
 pub mod explain;

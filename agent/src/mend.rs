@@ -4,9 +4,13 @@
 //! until then this is tried again, also after a restart.
 
 use crate::archive::give_up::{GapRecord, GiveUpError, QueueGuard};
-use crate::backup::{self, BackupError, BackupOptions, ClusterIdentity, Progress};
+use crate::backup::{self, BackupError, BackupOptions, BackupReport, ClusterIdentity, Progress};
+use crate::clock::Clock;
 use crate::explain::chain;
 use crate::repository::Repository;
+use crate::runs::{self, Run, RunEnd, RunKind};
+use jiff::Timestamp;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +26,10 @@ pub struct Mender {
     pub repository: Repository,
     /// How the backup is taken.
     pub backup: BackupOptions,
+    /// Where the record of a backup is kept.
+    pub state_dir: PathBuf,
+    /// For the record.
+    pub clock: Clock,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +69,25 @@ impl Mender {
         };
         let cancel = stop.child_token();
         let (store, options) = (self.repository.store(), self.backup.clone());
-        let report = backup::run(store, cluster, options, Progress::new(), cancel).await?;
+        let started_at = self.clock.now();
+        let taken = backup::run(store, cluster, options, Progress::new(), cancel).await;
+        self.record(started_at, &taken);
+        let report = taken?;
         tracing::info!(backup = %report.id, "took a base backup because WAL was given up");
         Ok(self.guard.forget(records)?)
+    }
+
+    fn record(&self, started_at: Timestamp, taken: &Result<BackupReport, BackupError>) {
+        let (end, summary) = match taken {
+            Ok(report) if report.bad_pages.is_empty() => {
+                (RunEnd::Good, format!("{}: taken because WAL was given up", report.id))
+            }
+            Ok(report) => (RunEnd::Findings, format!("{}: holds damaged pages", report.id)),
+            Err(error) => (RunEnd::Failed, chain(error)),
+        };
+        let run = Run { started_at, ended_at: self.clock.now(), end, summary };
+        if let Err(error) = runs::record(&self.state_dir, RunKind::Backup, run) {
+            tracing::warn!(error = %chain(&error), "`wald status` will not know of this backup");
+        }
     }
 }

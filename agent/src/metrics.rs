@@ -2,7 +2,11 @@
 //!
 //! Names follow Prometheus' conventions; labels are closed sets, never segment names.
 
+mod last_runs;
+
+use last_runs::LastRunsCollector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+use std::path::Path;
 use std::time::Duration;
 use wald_core::outcome::RestoreFinding;
 
@@ -67,6 +71,12 @@ impl Metrics {
             restore_requests,
             registry,
         })
+    }
+
+    /// The same with the nightly runs whose records stand below `state_dir`.
+    pub fn with_runs_below(self, state_dir: &Path) -> Result<Self, prometheus::Error> {
+        self.registry.register(Box::new(LastRunsCollector::new(state_dir.to_owned())?))?;
+        Ok(self)
     }
 
     /// A file of `raw` bytes was confirmed as an object of `stored` bytes.

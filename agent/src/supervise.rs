@@ -115,7 +115,8 @@ async fn start(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Server, AgentError> {
-    let metrics = Metrics::new().map_err(|error| AgentError::System(error.to_string()))?;
+    let metrics = Metrics::new().and_then(|metrics| metrics.with_runs_below(&options.state_dir));
+    let metrics = metrics.map_err(|error| AgentError::System(error.to_string()))?;
     let metrics = Arc::new(metrics);
     let codec = Codec::start().map_err(|error| AgentError::System(error.to_string()))?;
     let spool = Spool::take(&options.restore.spool_dir).map_err(AgentError::Spool)?;
@@ -131,8 +132,14 @@ async fn start(
     };
     let guard = guard(options, &repository);
     if let (Some(guard), Some(backup)) = (&guard, &options.backup) {
-        let (guard, repository, backup) = (Arc::clone(guard), repository.clone(), backup.clone());
-        tasks.spawn(Mender { guard, repository, backup }.run(stop.clone()));
+        let mender = Mender {
+            guard: Arc::clone(guard),
+            repository: repository.clone(),
+            backup: backup.clone(),
+            state_dir: options.state_dir.clone(),
+            clock,
+        };
+        tasks.spawn(mender.run(stop.clone()));
     }
     let restore = Restore::new(repository, codec, options.restore.clone(), Arc::clone(&metrics));
     let restorer = Restorer::new(restore, spool, tasks.clone(), stop.clone());

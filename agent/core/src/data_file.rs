@@ -28,6 +28,10 @@ const NAMES_LEFT_OUT: [&str; 7] = [
 /// and directories of queries (`RELCACHE_INIT_FILENAME`, `PG_TEMP_FILE_PREFIX`).
 const PREFIXES_LEFT_OUT: [&str; 2] = ["pg_internal.init", "pgsql_tmp"];
 
+/// Pages in each file of a relation but its last, unless PostgreSQL was built with another
+/// `--with-segsize`: 1 GiB (`RELSEG_SIZE`). `pg_control` has the number of the cluster.
+pub const BLOCKS_PER_SEGMENT_DEFAULT: u32 = 131_072;
+
 /// What a base backup does with a directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DirectoryTreatment {

@@ -97,9 +97,17 @@ pub enum PageDamage {
     /// Marked as never written, and yet not empty.
     #[error("its header is empty, its content is not")]
     NotEmpty,
-    /// The checksum holds, the header makes no sense: PostgreSQL refuses such a page.
+    /// The header makes no sense: PostgreSQL refuses such a page, whatever its checksum.
     #[error("its header makes no sense")]
     Header,
+    /// Changed after the last write that the backup can have seen.
+    #[error("it was changed at {changed}, past the end of the backup at {stop}")]
+    Ahead {
+        /// The position in the page.
+        changed: Lsn,
+        /// The end of the backup.
+        stop: Lsn,
+    },
 }
 
 /// `PageGetLSN`: the position behind the last WAL record that changed the page; `None` where
@@ -154,13 +162,8 @@ fn mix_row(sums: &mut [u32; SUMS], row: &[u8; ROW_BYTES]) {
 /// a [`PageVerdict::Newer`] past that end as damage: WAL is flushed before the page it
 /// describes is written, so no page is ahead of the log.
 pub fn check_page(page: &Page, block_number: u32, start: Lsn) -> PageVerdict {
-    if page_is_new(page) {
-        // As PostgreSQL's `PageIsVerified`: empty in the header means empty throughout.
-        let empty = page.iter().all(|byte| *byte == 0);
-        return if empty { PageVerdict::New } else { PageVerdict::Bad(PageDamage::NotEmpty) };
-    }
-    if let Some(lsn) = page_lsn(page).filter(|lsn| *lsn >= start) {
-        return PageVerdict::Newer(lsn);
+    if let Some(verdict) = new_or_newer(page, start) {
+        return verdict;
     }
     let stored = u16_at(page, CHECKSUM).unwrap_or(0);
     let computed = page_checksum(page, block_number);
@@ -171,6 +174,26 @@ pub fn check_page(page: &Page, block_number: u32, start: Lsn) -> PageVerdict {
     } else {
         PageVerdict::Sound
     }
+}
+
+/// Judges one page of a cluster without data checksums: whether its header makes sense is all
+/// that can be told. Otherwise as [`check_page`].
+pub fn check_header(page: &Page, start: Lsn) -> PageVerdict {
+    new_or_newer(page, start).unwrap_or(if header_makes_sense(page) {
+        PageVerdict::Sound
+    } else {
+        PageVerdict::Bad(PageDamage::Header)
+    })
+}
+
+/// The verdict on a page of which nothing more can be said.
+fn new_or_newer(page: &Page, start: Lsn) -> Option<PageVerdict> {
+    if page_is_new(page) {
+        // As PostgreSQL's `PageIsVerified`: empty in the header means empty throughout.
+        let empty = page.iter().all(|byte| *byte == 0);
+        return Some(if empty { PageVerdict::New } else { PageVerdict::Bad(PageDamage::NotEmpty) });
+    }
+    page_lsn(page).filter(|lsn| *lsn >= start).map(PageVerdict::Newer)
 }
 
 /// The checks of `PageIsVerified`, and that the free space begins behind the header.
@@ -258,6 +281,22 @@ mod tests {
         assert_eq!(check_page(&page, 3, late()), PageVerdict::New);
         page[8000] = 1;
         assert_eq!(check_page(&page, 3, late()), PageVerdict::Bad(PageDamage::NotEmpty));
+    }
+
+    #[test]
+    fn without_checksums_the_header_is_all_that_is_judged() {
+        let mut page = real_page();
+        page[8000] ^= 1;
+        assert_eq!(check_header(&page, late()), PageVerdict::Sound);
+        assert_eq!(check_header(&[0; PAGE_BYTES], late()), PageVerdict::New);
+        let lsn = page_lsn(&page).unwrap();
+        assert_eq!(check_header(&page, lsn), PageVerdict::Newer(lsn));
+        for (at, value) in [(LOWER, 0x10), (LOWER + 1, 0x20), (SIZE_AND_VERSION, 3), (FLAGS, 8), (SPECIAL, 1)]
+        {
+            let mut page = page;
+            page[at] = value;
+            assert_eq!(check_header(&page, late()), PageVerdict::Bad(PageDamage::Header), "{at}");
+        }
     }
 
     #[test]

@@ -281,7 +281,8 @@ impl FileListLines {
         let line = self.lines;
         let malformed = |source| FileListError::Malformed { line, source };
         if line > 1 {
-            return FileListEntry::from_line(serde_json::from_slice(json).map_err(malformed)?, line).map(Some);
+            return FileListEntry::from_line(serde_json::from_slice(json).map_err(malformed)?, line)
+                .map(Some);
         }
         let head: FormatOnly = serde_json::from_slice(json).map_err(malformed)?;
         if head.format != FILE_LIST_FORMAT {

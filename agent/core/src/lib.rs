@@ -27,6 +27,8 @@ pub mod data_file;
 #[cfg(feature = "formats")]
 pub mod data_page;
 #[cfg(feature = "formats")]
+pub mod page_check;
+#[cfg(feature = "formats")]
 pub mod backup_label;
 #[cfg(feature = "formats")]
 pub mod manifest;
@@ -43,6 +45,8 @@ pub mod object_key;
 pub mod object_lock;
 #[cfg(feature = "formats")]
 pub mod blake3_hex;
+#[cfg(feature = "formats")]
+pub mod file_proof;
 #[cfg(feature = "formats")]
 pub mod frame;
 #[cfg(feature = "formats")]

@@ -109,3 +109,6 @@ pub struct SegmentWalk {
     /// The record that goes on in the next segment and is not proven yet.
     pub open: Option<Lsn>,
 }
+
+#[cfg(test)]
+mod tests;

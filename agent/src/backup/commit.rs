@@ -13,6 +13,7 @@ use std::io;
 use wald_core::backup_id::BackupId;
 use wald_core::blake3_hex::Blake3Hex;
 use wald_core::catalog::{BadPage, CatalogEntry, CatalogError, StoredObject};
+use wald_core::data_page::PageDamage;
 use wald_core::file_list::{FileListEntry, ListedDir, ListedFile, header_line};
 use wald_core::lsn::Lsn;
 use wald_core::manifest::{FileChecksum, Manifest, ManifestFile, WalRange};
@@ -180,8 +181,8 @@ pub fn bad_pages(parts: &[FinishedPart], stop: Lsn) -> Vec<BadPage> {
         for (block, damage) in &file.pages.bad {
             bad.push(BadPage { file: name(), block: *block, problem: damage.to_string() });
         }
-        if let Some((lsn, block)) = file.pages.newest.filter(|(lsn, _)| *lsn > stop) {
-            let problem = format!("it was changed at {lsn}, past the end of the backup at {stop}");
+        if let Some((changed, block)) = file.pages.newest.filter(|(lsn, _)| *lsn > stop) {
+            let problem = PageDamage::Ahead { changed, stop }.to_string();
             bad.push(BadPage { file: name(), block, problem });
         }
     }

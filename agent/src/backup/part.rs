@@ -7,7 +7,7 @@
 
 use super::layout::PartPlan;
 use super::progress::Progress;
-use super::read::{FileReader, FileSums, PageFindings, PageRules, ReadBuffer};
+use super::read::{FileReader, FileSums, ReadBuffer};
 use super::scan::{ScannedDirectory, ScannedFile};
 use bytes::Bytes;
 use std::ffi::OsStr;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wald_core::catalog::Part;
 use wald_core::data_file::RelationFile;
+use wald_core::page_check::{PageFindings, PageRules};
 use wald_core::relative_path::RelativePath;
 
 /// What all parts of a backup share.

@@ -17,8 +17,8 @@ use std::path::Path;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use wald_core::data_file::RelationFile;
-use wald_core::data_page::{PAGE_BYTES, Page, PageDamage, PageVerdict, check_page};
-use wald_core::lsn::Lsn;
+use wald_core::data_page::{PAGE_BYTES, Page, PageVerdict};
+use wald_core::page_check::{PageFindings, PageRules};
 
 /// Bytes that are read at once: whole pages.
 const BUFFER_BYTES: usize = 64 * PAGE_BYTES;
@@ -28,24 +28,6 @@ const REREADS: u32 = 5;
 const REREAD_DELAY: Duration = Duration::from_millis(20);
 /// After so many bad pages a file is known to be damaged; the rest is not waited for.
 const PATIENT_UNTIL: usize = 16;
-
-/// What pages are held against.
-#[derive(Clone, Copy, Debug)]
-pub struct PageRules {
-    /// Where the backup began.
-    pub start: Lsn,
-    /// `pg_control`'s blocks per segment of a relation.
-    pub blocks_per_segment: u32,
-}
-
-/// What the pages of one file looked like.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct PageFindings {
-    /// Pages that stayed bad, by their number in the file.
-    pub bad: Vec<(u32, PageDamage)>,
-    /// The page changed last, with its position: past the end of the backup it is bad too.
-    pub newest: Option<(Lsn, u32)>,
-}
 
 /// What was yielded.
 #[derive(Clone, Debug)]
@@ -228,46 +210,29 @@ impl PageCheck {
         let page_bytes = PAGE_BYTES as u64;
         for (page, number) in pages.iter_mut().zip(offset / page_bytes..) {
             let Ok(index) = u32::try_from(number) else { return Ok(()) };
-            let Some(block) = self.relation.block_number(index, self.rules.blocks_per_segment) else {
-                return Ok(());
-            };
-            let patient = self.findings.bad.len() < PATIENT_UNTIL;
-            match settle(file, page, number * page_bytes, block, self.rules.start, patient)? {
-                PageVerdict::Sound | PageVerdict::New => {}
-                PageVerdict::Newer(lsn) => {
-                    if self.findings.newest.is_none_or(|(newest, _)| lsn > newest) {
-                        self.findings.newest = Some((lsn, index));
-                    }
-                }
-                PageVerdict::Bad(damage) => self.findings.bad.push((index, damage)),
-            }
+            let Some(verdict) = self.settle(file, page, index)? else { return Ok(()) };
+            self.findings.note(index, verdict);
         }
         Ok(())
     }
-}
 
-/// Judges a page; a bad one is read again until it is not or patience ends.
-fn settle(
-    file: &File,
-    page: &mut Page,
-    offset: u64,
-    block: u32,
-    start: Lsn,
-    patient: bool,
-) -> io::Result<PageVerdict> {
-    let mut verdict = check_page(page, block, start);
-    for _ in 0..REREADS {
-        if !patient || !matches!(verdict, PageVerdict::Bad(_)) {
-            break;
+    /// Judges a page; a bad one is read again until it is not or patience ends.
+    fn settle(&self, file: &File, page: &mut Page, index: u32) -> io::Result<Option<PageVerdict>> {
+        let mut verdict = self.rules.judge(page, self.relation, index);
+        let patient = self.findings.bad.len() < PATIENT_UNTIL;
+        for _ in 0..REREADS {
+            if !patient || !matches!(verdict, Some(PageVerdict::Bad(_))) {
+                break;
+            }
+            std::thread::sleep(REREAD_DELAY);
+            if read_up_to(file, page, u64::from(index) * PAGE_BYTES as u64)? < PAGE_BYTES {
+                // The file was truncated here; replay truncates it again.
+                page.fill(0);
+            }
+            verdict = self.rules.judge(page, self.relation, index);
         }
-        std::thread::sleep(REREAD_DELAY);
-        if read_up_to(file, page, offset)? < PAGE_BYTES {
-            // The file was truncated here; replay truncates it again.
-            page.fill(0);
-        }
-        verdict = check_page(page, block, start);
+        Ok(verdict)
     }
-    Ok(verdict)
 }
 
 #[cfg(test)]

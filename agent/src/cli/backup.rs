@@ -1,16 +1,22 @@
 //! `wald backup`.
 
 use super::options;
+use super::recorded::{Ended, recorded};
 use super::run::Failure;
 use crate::backup::{self, BackupReport, ClusterIdentity, Progress, progress};
 use crate::config::Config;
 use crate::repository::Repository;
+use crate::runs::{RunEnd, RunKind};
 use crate::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Takes a backup; SIGINT and SIGTERM end it in order, without a catalog entry.
 pub(super) fn backup(config: &Config) -> Result<u8, Failure> {
+    recorded(config, RunKind::Backup, || take(config))
+}
+
+fn take(config: &Config) -> Result<Ended, Failure> {
     let options = options::backup(config, config.data_dir()?.to_owned());
     let report = options::runtime()?.block_on(async {
         let repository = Repository::open(Store::open(&config.repository)?).await?;
@@ -27,7 +33,13 @@ pub(super) fn backup(config: &Config) -> Result<u8, Failure> {
     })?;
     print(&report);
     // Damaged pages were copied as they are: the backup exists, and somebody must know.
-    Ok(if report.bad_pages.is_empty() { 0 } else { 1 })
+    let damaged = report.bad_pages.len();
+    let (code, end) = if damaged == 0 { (0, RunEnd::Good) } else { (1, RunEnd::Findings) };
+    let summary = match damaged {
+        0 => format!("{}: {} MiB stored", report.id, report.stored_bytes >> 20),
+        pages => format!("{}: holds {pages} damaged pages of the server's data", report.id),
+    };
+    Ok(Ended { code, end, summary })
 }
 
 fn cancel_on_signal(cancel: CancellationToken) -> Result<impl Future<Output = ()>, Failure> {

@@ -9,6 +9,7 @@ use super::run::Failure;
 use crate::config::Config;
 use crate::explain::chain;
 use crate::list::Listing;
+use crate::runs::{self, Run, RunEnd, RunKind};
 use crate::status::AgentStatus;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -31,6 +32,18 @@ struct Status {
     repository: Option<RepositoryStatus>,
     /// Why there is no `repository`.
     repository_error: Option<String>,
+    /// The nightly runs of this host.
+    runs: Vec<RunStatus>,
+}
+
+/// What is known of one kind of nightly run.
+#[derive(Serialize)]
+struct RunStatus {
+    run: RunKind,
+    last: Option<Run>,
+    last_good: Option<Run>,
+    /// Why its record can't be read.
+    error: Option<String>,
 }
 
 /// What the repository holds, in short.
@@ -57,12 +70,14 @@ pub(super) fn status(config: &Config, args: &OutputArgs) -> Result<u8, Failure> 
     let (agent, agent_error) = split(ask_agent(config));
     let (repository, repository_error) = split(list::read(config).map(|listing| in_short(&listing)));
     let good = agent.is_some() && repository.is_some();
-    let status = Status { agent, agent_error, repository, repository_error };
+    let runs = RunKind::ALL.map(|kind| run_status(config, kind)).into();
+    let status = Status { agent, agent_error, repository, repository_error, runs };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
         print_agent(&status);
         print_repository(&status);
+        print_runs(&status);
     }
     Ok(if good { 0 } else { 1 })
 }
@@ -77,6 +92,14 @@ fn split<T>(outcome: Result<T, Failure>) -> (Option<T>, Option<String>) {
 fn ask_agent(config: &Config) -> Result<AgentStatus, Failure> {
     let reply = ask(&config.agent.socket, &Request::Status, AGENT_TIMEOUT)?;
     Ok(serde_json::from_str(&reply.message)?)
+}
+
+fn run_status(config: &Config, run: RunKind) -> RunStatus {
+    match runs::read(&config.agent.state_dir, run) {
+        Ok(Some(runs)) => RunStatus { run, last: Some(runs.last), last_good: runs.last_good, error: None },
+        Ok(None) => RunStatus { run, last: None, last_good: None, error: None },
+        Err(error) => RunStatus { run, last: None, last_good: None, error: Some(chain(&error)) },
+    }
 }
 
 fn in_short(listing: &Listing) -> RepositoryStatus {
@@ -143,5 +166,28 @@ fn print_repository(status: &Status) {
     }
     if repository.recovery_windows.is_empty() {
         println!("recovery    NOTHING can be recovered to");
+    }
+}
+
+fn print_runs(status: &Status) {
+    for runs in &status.runs {
+        let name = format!("{:<11}", format!("{} run", runs.run));
+        match (&runs.last, &runs.error) {
+            (_, Some(error)) => println!("{name} UNKNOWN: {error}"),
+            (None, None) => println!("{name} never on this host"),
+            (Some(run), None) => {
+                let good =
+                    runs.last_good.as_ref().map_or("never".to_owned(), |good| good.ended_at.to_string());
+                match run.end {
+                    RunEnd::Good => println!("{name} good at {}: {}", run.ended_at, run.summary),
+                    RunEnd::Findings => {
+                        println!("{name} FINDINGS at {}, last good {good}: {}", run.ended_at, run.summary)
+                    }
+                    RunEnd::Failed => {
+                        println!("{name} FAILED at {}, last good {good}: {}", run.ended_at, run.summary)
+                    }
+                }
+            }
+        }
     }
 }

@@ -75,7 +75,8 @@ mod tests {
     fn same(object: &[u8]) -> Result<FrameHeader, String> {
         let (mut whole, mut streamed) = (Vec::new(), Vec::new());
         let at_once = open(object, &expected(), &mut whole).map_err(|error| error.to_string());
-        let in_pieces = open_stream(&mut &object[..], &expected(), &mut streamed).map_err(|error| error.to_string());
+        let in_pieces =
+            open_stream(&mut &object[..], &expected(), &mut streamed).map_err(|error| error.to_string());
         assert_eq!(at_once, in_pieces);
         if at_once.is_ok() {
             assert_eq!(whole, streamed);

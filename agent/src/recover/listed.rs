@@ -52,13 +52,11 @@ pub(super) async fn file_list(store: &Store, entry: &CatalogEntry) -> Result<Fil
             |error: std::io::Error| RecoverError::Damaged { key: key.clone(), damage: error.to_string() };
         let unusable = |source| RecoverError::FileList { key: key.clone(), source };
         let mut reader = FileListReader::new(entry.id());
-        read_lines(&*compressed, FILE_LIST_LINE_BYTES_MAX, |line| {
-            reader.line(line).map_err(LineError::List)
-        })
-        .map_err(|error| match error {
-            LineError::Read(error) => damaged(error),
-            LineError::List(error) => unusable(error),
-        })?;
+        read_lines(&*compressed, FILE_LIST_LINE_BYTES_MAX, |line| reader.line(line).map_err(LineError::List))
+            .map_err(|error| match error {
+                LineError::Read(error) => damaged(error),
+                LineError::List(error) => unusable(error),
+            })?;
         let list = reader.finish().map_err(unusable)?;
         list.check_against(&entry).map_err(unusable)?;
         check_complete(&list, &entry)?;

@@ -78,13 +78,17 @@ impl Chain {
 
     /// Nothing from `at` on can be replayed: that is damage, or the end of the log.
     fn stop(&mut self, at: Lsn, what: Damage) {
-        self.told = true;
-        if matches!(self.ending, Ending::AtOrAfter(least) if at >= least) {
-            self.position = Position::Ended(at);
-        } else {
-            self.position = Position::Lost;
+        self.lose(at);
+        if !self.is_over() {
             self.note(at, what);
         }
+    }
+
+    /// Nothing from `at` on can be replayed, which was told or is not worth telling.
+    fn lose(&mut self, at: Lsn) {
+        self.told = true;
+        let ended = matches!(self.ending, Ending::AtOrAfter(least) if at >= least);
+        self.position = if ended { Position::Ended(at) } else { Position::Lost };
     }
 
     /// The page at `address` is not the one that belongs there.
@@ -261,9 +265,7 @@ impl Chain {
     /// behind the `left` bytes of it; whether it was right is told by the next back-pointer.
     fn no_record(&mut self, start: Lsn, problem: RecordProblem, left: u32) {
         if self.doubtful {
-            self.told = true;
-            self.position = Position::Lost;
-            return;
+            return self.lose(start);
         }
         let goes_on = problem.leaves_length();
         self.stop(start, Damage::Record(problem));

@@ -7,14 +7,22 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
-use wald_core::data_page::page_checksum;
+use wald_core::data_file::BLOCKS_PER_SEGMENT_DEFAULT;
+use wald_core::data_page::{PageDamage, page_checksum};
+use wald_core::lsn::Lsn;
+use wald_core::page_check::PageChecksums;
 
 fn start() -> Lsn {
     "0/5000000".parse().unwrap()
 }
 
 fn rules() -> PageRules {
-    PageRules { start: start(), blocks_per_segment: 131_072 }
+    PageRules {
+        start: start(),
+        stop: None,
+        blocks_per_segment: BLOCKS_PER_SEGMENT_DEFAULT,
+        checksums: PageChecksums::On,
+    }
 }
 
 /// A valid page with some content, last changed at `lsn`.

@@ -6,6 +6,7 @@
 
 use crate::backup_id::BackupId;
 use crate::wal_file::WalFile;
+use jiff::Timestamp;
 use std::fmt;
 
 /// One object's name, `/`-separated, relative to the repository's URL.
@@ -26,6 +27,8 @@ impl ObjectKey {
     pub const CATALOG_PREFIX: &'static str = "catalog/";
     /// What `wald repo check` leaves behind stands here; nothing reads it.
     pub const CHECK_PREFIX: &'static str = "check/";
+    /// Where the ledgers of `wald verify` stand.
+    pub const LEDGER_PREFIX: &'static str = "verify/";
 
     /// The repository's identity, `wald.json`.
     pub fn identity() -> Self {
@@ -69,6 +72,11 @@ impl ObjectKey {
     /// The record of a WAL file that was given up (`archive.queue_max`), `gap/<name>.json`.
     pub fn gap(file: WalFile) -> Self {
         Self(format!("gap/{file}.json"))
+    }
+
+    /// The ledger of a run of `wald verify` that ended at this second, `verify/<UTC time>.json.zst`.
+    pub fn ledger(ended: Timestamp) -> Self {
+        Self(format!("{}{}.json.zst", Self::LEDGER_PREFIX, ended.strftime("%Y%m%dT%H%M%SZ")))
     }
 
     /// A throw-away object of `wald repo check`.

@@ -1,6 +1,8 @@
 //! Carries out a command line; the exit code says how it went.
 
-use super::{Cli, Command, ConfigCommand, RepoCommand, backup, direct, list, options, repo, restore, status};
+use super::{
+    Cli, Command, ConfigCommand, RepoCommand, backup, direct, list, options, repo, restore, status, verify,
+};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::explain::chain;
@@ -69,6 +71,7 @@ fn dispatch(cli: &Cli, command: &Command) -> Result<u8, Failure> {
         Command::Backup => backup::backup(&config),
         Command::List(args) => list::list(&config, args),
         Command::Restore(args) => restore::restore(&config, args),
+        Command::Verify(args) => verify::verify(&config, args),
         Command::Repo(RepoCommand::Init) => repo::init(&config),
         Command::Config(ConfigCommand::Check) => {
             print!("{}", config.display());

@@ -4,6 +4,7 @@
 //! any two apart, and 48 bytes each instead of a few hundred. A name that is wanted after all is read from
 //! the list again.
 
+use super::event::Event;
 use super::lanes::{GivenUp, Shared};
 use crate::explain;
 use crate::stored::read_lines;
@@ -106,13 +107,15 @@ impl BackupJob {
     fn read_lists(&self, shared: &Shared) -> Result<Option<Files>, GivenUp> {
         let object = &self.entry.facts().file_list;
         let Some((key, listed)) = self.read_object(shared, object, |reader| self.scan_list(reader))? else {
+            self.block_manifest(shared);
             return Ok(None);
         };
-        let unreadable = |key: &ObjectKey, problem| shared.found(key, Damage::Unreadable { problem });
+        let damaged = |key: &ObjectKey, problem| shared.found(key, Damage::Content { problem });
         let files = match listed.and_then(|(listed, largest)| self.complete(listed, largest)) {
             Ok(files) => files,
             Err(error) => {
-                unreadable(&key, error.to_string());
+                damaged(&key, error.to_string());
+                self.block_manifest(shared);
                 return Ok(None);
             }
         };
@@ -122,10 +125,17 @@ impl BackupJob {
         if let Some((key, text)) = manifest {
             match check_manifest(text, &files) {
                 Ok(()) => shared.proven(&key, shared.depth),
-                Err(problem) => unreadable(&key, problem),
+                Err(problem) => damaged(&key, problem),
             }
         }
         Ok(Some(files))
+    }
+
+    /// Without the list nothing can be said of the manifest.
+    fn block_manifest(&self, shared: &Shared) {
+        if let Ok(key) = self.entry.object_key(&self.entry.facts().manifest.name) {
+            shared.tell(Event::Blocked { object: key.as_str().into() });
+        }
     }
 
     /// Reads one of the lists and proves it as a whole.

@@ -53,6 +53,9 @@ pub(super) enum Event {
         /// The walker's state.
         carry: serde_json::Value,
     },
-    /// Something that an operator may want to know, and that is no finding.
-    Note(String),
+    /// An object can't be judged, for the damage of another one that was told.
+    Blocked {
+        /// Its name.
+        object: Box<str>,
+    },
 }

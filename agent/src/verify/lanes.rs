@@ -191,8 +191,7 @@ impl Shared {
         };
         let mut attempt = 1;
         loop {
-            let pieces =
-                download(&self.runtime, self.repository.store(), key, Some(Arc::clone(&self.room)));
+            let pieces = download(&self.runtime, self.repository.store(), key, Some(Arc::clone(&self.room)));
             let mut object = ObjectReader::new(pieces, &arrived, &self.given_up);
             let value = take(&mut object);
             let (so_far, told) = (object.bytes(), object.told().clone());

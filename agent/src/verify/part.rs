@@ -65,6 +65,7 @@ impl Shared {
         }
         if files.is_none() {
             // Without the list nothing can be said of what is in it.
+            self.tell(Event::Blocked { object: key.as_str().into() });
             return Ok(());
         }
         self.tell(Event::Unpacked { raw_bytes });
@@ -88,16 +89,21 @@ impl Shared {
         let mut buffer = vec![0; BUFFER_BYTES];
         let read = read_part(object, part.tablespace, |path, shown, size, content| {
             let listed = take(&mut scan.missing, path.as_bytes());
-            let listed = listed.ok_or_else(|| format!("{shown} in it is not in the list of files, or twice"))?;
+            let listed =
+                listed.ok_or_else(|| format!("{shown} in it is not in the list of files, or twice"))?;
             if size != listed.size {
                 return Err(format!("{shown} in it has {size} bytes, the list says {}", listed.size));
             }
-            let sums = prove(&path, content, rules, &mut buffer).map_err(|error| format!("{shown} in it: {error}"))?;
+            let sums = prove(&path, content, rules, &mut buffer)
+                .map_err(|error| format!("{shown} in it: {error}"))?;
             if sums.bytes != size {
                 return Err(format!("{shown} in it ends after {} of {size} bytes", sums.bytes));
             }
             if short(sums.blake3.as_bytes()) != listed.proof {
-                return Err(format!("the BLAKE3 of {shown} in it is {}, the list says otherwise", sums.blake3));
+                return Err(format!(
+                    "the BLAKE3 of {shown} in it is {}, the list says otherwise",
+                    sums.blake3
+                ));
             }
             scan.raw_bytes += size;
             scan.pages.note(entry, &path, &sums);

@@ -36,7 +36,8 @@ impl Progress {
             return Self::new(Shown::Lines);
         }
         let bar = ProgressBar::no_length();
-        let template = "{spinner} verifying [{bar:40}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} to go";
+        let template =
+            "{spinner} verifying [{bar:40}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} to go";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }

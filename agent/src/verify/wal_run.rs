@@ -100,7 +100,8 @@ impl Shared {
         segment: SegmentName,
         walker: &mut RecordWalker,
     ) -> Result<Option<Lsn>, GivenUp> {
-        let Some(Opened { sealed: Ok(()), walk: Some(walk), .. }) = self.open_segment(segment, walker)? else {
+        let Some(Opened { sealed: Ok(()), walk: Some(walk), .. }) = self.open_segment(segment, walker)?
+        else {
             return Ok(None);
         };
         // What begins in this segment is told by the run that it belongs to.

@@ -22,7 +22,7 @@ pub enum ObjectName {
     Guarantees,
     /// Anything else under `check/`: a trial of `wald repo check`.
     Trial,
-    /// What a run of `wald verify` found, `verify/<time>.json`.
+    /// What a run of `wald verify` found, `verify/<time>.json.zst`.
     Ledger,
     /// What a run of `wald expire` did, `expire/<time>.json`.
     Run,
@@ -33,6 +33,8 @@ const LEDGER_PREFIX: &str = "verify/";
 const RUN_PREFIX: &str = "expire/";
 const GAP_PREFIX: &str = "gap/";
 const JSON: &str = ".json";
+/// What may be large is compressed.
+const ZST: &str = ".zst";
 
 impl ObjectName {
     /// Reads a name as it is listed, relative to the repository's URL.
@@ -56,7 +58,9 @@ impl ObjectName {
 
 /// A name that begins with a time, so that names sort by age.
 fn dated(name: &str, prefix: &str) -> bool {
-    let when = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(JSON));
+    let rest = name.strip_prefix(prefix);
+    let when =
+        rest.map(|rest| rest.strip_suffix(ZST).unwrap_or(rest)).and_then(|rest| rest.strip_suffix(JSON));
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     when.is_some_and(|when| when.starts_with(|c: char| c.is_ascii_digit()) && when.bytes().all(plain))
 }
@@ -113,6 +117,7 @@ mod tests {
         for (name, what) in [
             ("check/guarantees-20261122T200000Z.json", ObjectName::Guarantees),
             ("verify/20261122T200000Z.json", ObjectName::Ledger),
+            ("verify/20261122T200000Z.json.zst", ObjectName::Ledger),
             ("expire/20261122T200000Z-0f.json", ObjectName::Run),
         ] {
             assert_eq!(ObjectName::parse(name), Some(what), "{name}");

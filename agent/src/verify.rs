@@ -274,6 +274,7 @@ impl Scene {
                 findings.push(open);
             }
         }
+        leave_out_echoes(&mut findings);
         findings.sort_by(|a, b| a.object.cmp(&b.object));
         findings
     }
@@ -351,6 +352,31 @@ impl Scene {
         }
         furthest.into_values().collect()
     }
+}
+
+/// One damage may be seen in several ways: of those only the one that says most is told.
+fn leave_out_echoes(findings: &mut Vec<Finding>) {
+    let clearness = |damage: &Damage| match damage {
+        Damage::Deleted => Some(0),
+        Damage::Missing { .. } | Damage::MissingWal { .. } => Some(1),
+        Damage::Size { .. } => Some(2),
+        Damage::Content { .. } => Some(3),
+        Damage::Unreadable { .. } => Some(4),
+        Damage::Records { .. }
+        | Damage::Pages { .. }
+        | Damage::Overwritten { .. }
+        | Damage::LockTooShort { .. } => None,
+    };
+    let mut clearest = std::collections::BTreeMap::new();
+    for finding in findings.iter() {
+        if let Some(clearness) = clearness(&finding.damage) {
+            let best = clearest.entry(finding.object.clone()).or_insert(clearness);
+            *best = clearness.min(*best);
+        }
+    }
+    findings.retain(|finding| {
+        clearness(&finding.damage).is_none_or(|own| clearest.get(&finding.object) == Some(&own))
+    });
 }
 
 fn is_same_kind(a: &Damage, b: &Damage) -> bool {

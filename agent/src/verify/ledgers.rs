@@ -24,7 +24,7 @@ const LEDGER_BYTES_MAX: u64 = 256 << 20;
 const LINE_BYTES_MAX: usize = 64 << 20;
 /// zstd's level: hashes are not in it, names repeat.
 const LEVEL: i32 = 3;
-/// Names that are tried for a ledger, one a second.
+/// Names that are tried for a ledger, one a microsecond.
 const NAME_ATTEMPTS_MAX: u32 = 10;
 
 /// What the ledgers say.
@@ -94,7 +94,7 @@ pub(super) async fn read(repository: &Repository, objects: Objects) -> Result<(O
 }
 
 async fn fetch(repository: &Repository, name: &str, known: &mut Known) -> Result<Option<Bytes>, StoreError> {
-    let Some(key) = ledger_key(name) else { return Ok(None) };
+    let Some(key) = ObjectKey::parse_ledger(name) else { return Ok(None) };
     match repository.store().get(&key, LEDGER_BYTES_MAX).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(
@@ -105,14 +105,6 @@ async fn fetch(repository: &Repository, name: &str, known: &mut Known) -> Result
         }
         Err(error) => Err(error),
     }
-}
-
-/// The key of a listed ledger, if it is named as this wald names them.
-fn ledger_key(name: &str) -> Option<ObjectKey> {
-    let time = name.strip_prefix(ObjectKey::LEDGER_PREFIX)?.strip_suffix(".json.zst")?;
-    let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time).ok()?;
-    let key = ObjectKey::ledger(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp());
-    (key.as_str() == name).then_some(key)
 }
 
 /// Reads a ledger twice: nothing in it is believed before its end was seen.
@@ -189,14 +181,14 @@ pub(super) async fn write(store: &Store, head: Head, objects: Objects) -> Result
         let size = u64::try_from(text.len()).unwrap_or(u64::MAX);
         match store.create(&key, PutPayload::from(text.clone())).await? {
             Created::Stored => return Ok(key),
-            // Our own lost answer, or another run that ended in the same second.
+            // Our own lost answer, or another run that ended in the same microsecond.
             Created::Exists => match store.get(&key, size).await {
                 Ok(stored) if stored == text => return Ok(key),
                 Ok(_) | Err(StoreError::TooLarge { .. } | StoreError::Absent { .. }) => {}
                 Err(error) => return Err(error.into()),
             },
         }
-        time = time.saturating_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX);
+        time = time.saturating_add(SignedDuration::from_micros(1)).unwrap_or(Timestamp::MAX);
     }
     Err(WriteError::Taken)
 }
@@ -211,7 +203,7 @@ pub enum WriteError {
     #[error("can't compress the ledger of this run")]
     Compress(#[from] io::Error),
     /// All names are taken.
-    #[error("can't store the ledger of this run: others took the names of ten seconds in a row")]
+    #[error("can't store the ledger of this run: others took ten names in a row")]
     Taken,
     /// A thread is gone.
     #[error("a thread that wrote the ledger ended unexpectedly")]

@@ -16,8 +16,10 @@ mod secrets;
 
 mod guarantees;
 
+mod absence;
 mod backend;
 mod bucket;
+mod create;
 mod list;
 mod read;
 mod upload;
@@ -36,6 +38,8 @@ mod error;
 mod judge;
 mod s3_answer;
 
+mod trial;
+
 pub mod fault;
 
 #[cfg(test)]
@@ -49,6 +53,7 @@ pub use object_store::PutPayload;
 pub use options::{S3Options, StoreOptions};
 pub use read::ObjectStream;
 pub use secrets::AwsEnvironment;
+pub use trial::Flaw;
 pub use upload::Upload;
 pub use versions::{Deletion, ObjectVersion, PendingUpload, VersionId, VersionKind};
 

@@ -1,21 +1,26 @@
 //! Object lock on a real S3 server: what wald writes is locked, locks only grow, and what is
 //! locked stays.
 // Clippy knows tests by their attribute, and the steps of a suite carry none.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+use anyhow::Context;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use wald::clock::Clock;
+use wald::store::fault::{Fault, Faults};
 use wald::store::{
-    AwsEnvironment, BucketLock, Created, Deletion, ObjectVersion, Store, StoreError, StoreOptions,
-    VersionKind, Versioning,
+    AwsEnvironment, BucketLock, Created, Deletion, Flaw, Guarantees, ObjectVersion, Operation, Store,
+    StoreError, StoreOptions, VersionKind, Versioning,
 };
 use wald_core::object_key::ObjectKey;
 use wald_core::object_lock::{LockMode, LockPolicy, ObjectLock};
 use wald_integration::sandbox::Sandbox;
+use wald_integration::scene::{Plot, Scene};
 use wald_integration::seaweed::{ACCESS_KEY, S3Server, SECRET_KEY};
+use wald_integration::wald::{PREFIX, Settings};
 
 const MIB: usize = 1 << 20;
 const DAYS: u32 = 7;
@@ -28,14 +33,19 @@ fn key(name: &str) -> ObjectKey {
     ObjectKey::check(name).unwrap()
 }
 
-fn open(server: &S3Server, bucket: &str, lock: Option<LockMode>) -> Store {
-    let mut options = StoreOptions::new(format!("s3://{bucket}/one/cluster"));
+fn options(server: &S3Server, place: &str) -> StoreOptions {
+    let mut options = StoreOptions::new(format!("s3://{place}"));
     options.s3.endpoint = Some(server.endpoint());
     options.s3.region = Some("us-east-1".to_owned());
     options.s3.path_style = true;
     options.s3.allow_http = true;
     options.s3.environment = AwsEnvironment::with_key_pair(ACCESS_KEY, SECRET_KEY);
     options.retry_timeout = Duration::from_secs(5);
+    options
+}
+
+fn open(server: &S3Server, bucket: &str, lock: Option<LockMode>) -> Store {
+    let mut options = options(server, &format!("{bucket}/one/cluster"));
     options.lock = lock.map(|mode| LockPolicy { mode, days: DAYS });
     Store::open(&options).unwrap()
 }
@@ -73,6 +83,10 @@ fn objects_are_locked_and_their_locks_hold() {
         a_bucket_without_object_lock_is_told(&server).await;
         pending_uploads_are_found_and_ended(&server).await;
         long_lists_of_versions_are_complete(&server).await;
+        flawed_bodies_are_refused(&server).await;
+        a_lock_that_the_server_drops_is_set_afterwards(&server).await;
+        of_sixteen_rivals_one_wins_and_none_is_lied_to(&server).await;
+        a_rival_with_another_content_is_told(&server).await;
     });
 }
 
@@ -149,7 +163,8 @@ async fn a_lock_grows_and_never_shrinks(server: &S3Server) {
 
 /// The server's clock can't be moved: this one waits for a lock of seconds to lapse.
 async fn what_has_lapsed_is_deleted_and_nothing_newer_with_it(server: &S3Server) {
-    let store = open(server, "locked", Some(LockMode::Compliance));
+    // A server that is taken at its word lets the new content be written after the deletion.
+    let store = open(server, "locked", Some(LockMode::Compliance)).with_guarantees(Guarantees::all());
     let week = SignedDuration::from_hours(24 * i64::from(DAYS));
     let soon = Timestamp::now() + SignedDuration::from_secs(3);
     let object = key("lapses");
@@ -229,4 +244,125 @@ async fn long_lists_of_versions_are_complete(server: &S3Server) {
         versions(&store, "check/many-").await.into_iter().map(|version| version.name).collect();
     let expected: Vec<String> = (0..1100).map(|n| format!("check/many-{n:04}")).collect();
     assert_eq!(names, expected);
+}
+
+/// What the trials of `wald repo check` rest on.
+async fn flawed_bodies_are_refused(server: &S3Server) {
+    let store = open(server, "locked", None);
+    assert!(store.refuses(&key("flawed"), Flaw::Checksum).await.unwrap());
+    // SeaweedFS 4.48 takes the signed digest without a look at the body.
+    let _ = store.refuses(&key("flawed"), Flaw::Signature).await.unwrap();
+    assert_eq!(versions(&store, "check/flawed").await, []);
+    assert_eq!(store.pending_uploads("").await.unwrap(), []);
+}
+
+async fn a_lock_that_the_server_drops_is_set_afterwards(server: &S3Server) {
+    let careful = open(server, "locked", Some(LockMode::Compliance));
+    let trusting = careful.with_guarantees(Guarantees::all());
+    for (store, name) in [(careful, "careful"), (trusting, "trusting")] {
+        let faults = Faults::none();
+        let faulty = store.with_faults(&faults);
+        let begun = Timestamp::now();
+        faults.once(Operation::Create, Fault::LockDropped);
+        let single = key(&format!("dropped-{name}-single"));
+        assert_eq!(faulty.create(&single, Bytes::from_static(b"x").into()).await.unwrap(), Created::Stored);
+        faults.once(Operation::Upload, Fault::LockDropped);
+        let parts = key(&format!("dropped-{name}-parts"));
+        let mut upload = faulty.upload(&parts).await.unwrap();
+        upload.put_part(vec![7; 9 * MIB].into()).await.unwrap();
+        upload.finish().await.unwrap();
+        assert_eq!(faults.injected(), 2);
+        for object in [single, parts] {
+            let found = only_version(&store, object.as_str()).await;
+            let lock = store.lock_of(&found.name, &found.version).await.unwrap();
+            let locked = lock.is_some_and(|lock| is_as_asked(lock, LockMode::Compliance, begun));
+            assert_eq!(locked, name == "careful", "{object}: {lock:?}");
+        }
+    }
+}
+
+async fn of_sixteen_rivals_one_wins_and_none_is_lied_to(server: &S3Server) {
+    for (round, same) in [(0, false), (1, true)] {
+        let store = open(server, "locked", Some(LockMode::Governance)).with_guarantees(Guarantees::none());
+        let object = key(&format!("race-{round}"));
+        let tries = (0..16u8).map(|n| {
+            let (store, object) = (store.clone(), object.clone());
+            let body = vec![if same { 1 } else { n }; 50_000];
+            tokio::spawn(async move { store.create(&object, Bytes::from(body).into()).await })
+        });
+        let outcomes: Vec<_> =
+            futures::future::join_all(tries).await.into_iter().map(|outcome| outcome.unwrap()).collect();
+        let won = |outcome: &Result<Created, StoreError>| matches!(outcome, Ok(Created::Stored));
+        assert_eq!(outcomes.iter().filter(|outcome| won(outcome)).count(), 1, "{outcomes:?}");
+        let winner = outcomes.iter().position(won).unwrap();
+        let stored = store.get(&object, 50_000).await.unwrap();
+        assert!(stored.iter().all(|byte| same || usize::from(*byte) == winner));
+        let found = only_version(&store, object.as_str()).await;
+        assert!(store.lock_of(&found.name, &found.version).await.unwrap().is_some());
+    }
+}
+
+/// This server keeps the second of two away, unless the first hides behind a delete marker. Then it
+/// is as on a server that knows no "only if absent".
+async fn a_rival_with_another_content_is_told(server: &S3Server) {
+    let store = open(server, "locked", Some(LockMode::Governance)).with_guarantees(Guarantees::none());
+    let body = |text: &'static [u8]| Bytes::from_static(text).into();
+    let object = key("contested");
+    assert_eq!(store.create(&object, body(b"theirs")).await.unwrap(), Created::Stored);
+    let theirs = only_version(&store, object.as_str()).await.version;
+    store.delete(&object).await.unwrap();
+    // And again: what is stored now is what was to be stored, and still it is no success.
+    for _ in 0..2 {
+        match store.create(&object, body(b"ours!!")).await.unwrap_err() {
+            StoreError::Contested { other, .. } => assert_eq!(other, theirs),
+            error => panic!("{error:?}"),
+        }
+    }
+    assert_eq!(store.get_version(object.as_str(), &theirs, 10).await.unwrap(), "theirs");
+    assert_eq!(versions(&store, object.as_str()).await.len(), 3);
+
+    let object = key("agreed");
+    assert_eq!(store.create(&object, body(b"same")).await.unwrap(), Created::Stored);
+    store.delete(&object).await.unwrap();
+    assert_eq!(store.create(&object, body(b"same")).await.unwrap(), Created::Exists);
+}
+
+/// Everything that a run leaves in the bucket, whatever part of wald wrote it.
+#[test]
+fn each_object_of_a_backup_and_its_wal_is_locked_and_stays() -> anyhow::Result<()> {
+    let settings = Settings::new().set_text("repository.lock", "mode", "governance");
+    let mut scene = Scene::open(Plot { on_s3: true, settings, ..Plot::small() })?;
+    let begun = Timestamp::now() - SignedDuration::from_mins(10);
+    scene.write_segments(3)?;
+    scene.agent.succeed(&["backup"])?;
+    scene.write_segments(3)?;
+    scene.cluster.wait_archived()?;
+
+    let server = scene.server.as_ref().context("a server")?;
+    let mut options = options(server, &format!("wald-scene/{PREFIX}"));
+    options.lock = None;
+    let store = Store::open(&options)?;
+    run(async {
+        let found = versions(&store, "").await;
+        let kinds: BTreeSet<&str> =
+            found.iter().filter_map(|version| version.name.split('/').next()).collect();
+        assert!(
+            kinds.contains("wal") && kinds.contains("catalog") && kinds.contains("wald.json"),
+            "{kinds:?}"
+        );
+        assert!(found.iter().any(|version| version.name.ends_with("/backup_manifest")), "{found:?}");
+        assert!(found.iter().any(|version| version.name.ends_with("/base-0001.tar.zst")), "{found:?}");
+        for version in found.iter().filter(|version| !version.name.starts_with("check/")) {
+            let name = &version.name;
+            let lock = store.lock_of(name, &version.version).await.unwrap();
+            let lock = lock.unwrap_or_else(|| panic!("{name} has no lock"));
+            assert!(is_as_asked(lock, LockMode::Governance, begun), "{name}: {lock}");
+            assert_eq!(
+                store.delete_version(name, &version.version).await.unwrap(),
+                Deletion::Locked,
+                "{name}"
+            );
+        }
+    });
+    Ok(())
 }

@@ -78,6 +78,7 @@ async fn get(
         | StoreError::Refused { .. }
         | StoreError::Misconfigured { .. }
         | StoreError::Occupied { .. }
+        | StoreError::Contested { .. }
         | StoreError::BadAnswer { .. }) => Err(RestoreError::Unreachable { file, source }),
     }
 }

@@ -3,28 +3,24 @@
 use super::directory::Directory;
 use super::error::{Cause, Operation, StoreError};
 use super::guarantees::Guarantees;
-use super::http::time_to_send;
 use super::options::{Place, StoreOptions};
 use super::s3_requests::S3Requests;
 use super::secrets::Secrets;
 use super::versions::VersionId;
-use super::{Created, ObjectStat, s3};
+use super::{ObjectStat, s3};
 use crate::clock::Clock;
 use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{
-    Extensions, GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    PutPayload,
-};
+use object_store::{Extensions, GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt};
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use wald_core::object_key::ObjectKey;
-use wald_core::object_lock::LockPolicy;
+use wald_core::object_lock::{LockPolicy, ObjectLock};
 
 /// One repository. Cheap to clone; clones share connections.
 #[derive(Clone)]
@@ -49,6 +45,8 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     /// What the server was seen to keep.
     pub(super) guarantees: Guarantees,
+    /// How the server is reached, if there is one.
+    pub(super) access: Option<Arc<s3::Access>>,
 }
 
 /// What decides how an answer is read.
@@ -72,13 +70,16 @@ impl Store {
         let secrets = options.s3.environment.secrets();
         let deadline =
             options.connect_timeout + options.request_timeout + options.retry_timeout + DEADLINE_MARGIN;
+        let mut access = None;
         let (objects, kind, prefix): (Arc<dyn ObjectStore>, _, _) = match place {
             Place::S3 { bucket, prefix } => {
-                let access = s3::Access::open(options, &bucket, &name, &secrets)?;
-                let connected = access.connect().map_err(|error| StoreError::Misconfigured {
-                    repository: name.clone(),
-                    problem: Cause::of(&error, &secrets).to_string(),
-                })?;
+                let server = s3::Access::open(options, &bucket, &name, &secrets)?;
+                let connected =
+                    server.connect(Guarantees::none()).map_err(|error| StoreError::Misconfigured {
+                        repository: name.clone(),
+                        problem: Cause::of(&error, &secrets).to_string(),
+                    })?;
+                access = Some(Arc::new(server));
                 (Arc::new(connected.objects), Kind::S3(connected.requests), prefix)
             }
             Place::Directory(path) => {
@@ -95,8 +96,8 @@ impl Store {
         };
         let lock = options.lock.filter(|_| matches!(kind, Kind::S3(_)));
         let clock = Clock::System;
-        let guarantees = if matches!(kind, Kind::S3(_)) { Guarantees::none() } else { Guarantees::all() };
-        let inner = Inner { objects, kind, name, prefix, secrets, deadline, lock, clock, guarantees };
+        let guarantees = if access.is_some() { Guarantees::none() } else { Guarantees::all() };
+        let inner = Inner { objects, kind, name, prefix, secrets, deadline, lock, clock, guarantees, access };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -113,6 +114,7 @@ impl Store {
                 lock: None,
                 clock: Clock::System,
                 guarantees: Guarantees::all(),
+                access: None,
             }),
         }
     }
@@ -130,14 +132,21 @@ impl Store {
         Self { inner: Arc::new(Inner { lock: None, ..(*self.inner).clone() }) }
     }
 
-    /// The same repository, trusted as far as its server was seen to deserve it. Of no effect on
-    /// what is not a server.
+    /// The same repository, trusted as far as its server was seen to deserve it. The log says which
+    /// promises wald has to see to itself. Of no effect on what is not a server.
     #[must_use]
     pub fn with_guarantees(&self, guarantees: Guarantees) -> Self {
-        if !matches!(self.inner.kind, Kind::S3(_)) {
-            return self.clone();
+        let Some(access) = &self.inner.access else { return self.clone() };
+        for sentence in guarantees.explain_missing() {
+            tracing::info!(repository = self.inner.name, "{sentence}");
         }
-        Self { inner: Arc::new(Inner { guarantees, ..(*self.inner).clone() }) }
+        let mut inner = Inner { guarantees, ..(*self.inner).clone() };
+        // Reached with the same options before; should it fail, what is there does as well.
+        if let Ok(connected) = access.connect(guarantees) {
+            inner.objects = Arc::new(connected.objects);
+            inner.kind = Kind::S3(connected.requests);
+        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// What is taken for granted here.
@@ -161,35 +170,11 @@ impl Store {
         &self.inner.name
     }
 
-    /// Creates an object, only if there is none of this name.
-    ///
-    /// `Stored` means durable. In a directory, `Exists` means that the existing file was made
-    /// durable too. An error says nothing about whether the object was stored.
-    pub async fn create(&self, key: &ObjectKey, payload: PutPayload) -> Result<Created, StoreError> {
-        let inner = &self.inner;
-        let path = inner.path(key.as_str());
-        inner.check_place(Operation::Create, key.as_str()).await?;
-        let options =
-            PutOptions { mode: PutMode::Create, extensions: inner.lock_now(), ..PutOptions::default() };
-        let sending = inner.deadline + time_to_send(u64::try_from(payload.content_length()).unwrap_or(0));
-        let put = inner.objects.put_opts(&path, payload, options);
-        let created = match inner.within(sending, Operation::Create, key.as_str(), put).await? {
-            Ok(_) => Created::Stored,
-            Err(object_store::Error::AlreadyExists { .. }) => Created::Exists,
-            Err(error) => return Err(inner.error(Operation::Create, key.as_str(), &error).await),
-        };
-        inner
-            .on_directory(Operation::Create, key.as_str(), move |directory, file| match created {
-                Created::Stored => directory.anchor_directories(&file),
-                Created::Exists => directory.sync_existing(&file),
-            })
-            .await?;
-        Ok(created)
-    }
-
     /// An object's size and date.
     pub async fn stat(&self, key: &ObjectKey) -> Result<ObjectStat, StoreError> {
-        self.inner.meta(Operation::Stat, key).await.and_then(|meta| self.inner.stat_of(&meta))
+        let meta = self.inner.meta(Operation::Stat, key).await;
+        let meta = self.believed(Operation::Stat, key, meta).await?;
+        self.inner.stat_of(&meta)
     }
 
     /// Removes an object. One that is not there counts as removed.
@@ -217,11 +202,16 @@ impl fmt::Debug for Store {
 }
 
 impl Inner {
-    /// The lock of an object that is stored now, as [`super::signing`] looks for it.
-    pub(super) fn lock_now(&self) -> Extensions {
+    /// The lock of an object whose storing begins now.
+    pub(super) fn lock_now(&self) -> Option<ObjectLock> {
+        self.lock.map(|policy| policy.lock_at(self.clock.now()))
+    }
+
+    /// A lock as [`super::signing`] looks for it.
+    pub(super) fn asking_for(lock: Option<ObjectLock>) -> Extensions {
         let mut extensions = Extensions::new();
-        if let Some(policy) = self.lock {
-            extensions.insert(policy.lock_at(self.clock.now()));
+        if let Some(lock) = lock {
+            extensions.insert(lock);
         }
         extensions
     }

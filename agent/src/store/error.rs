@@ -7,6 +7,7 @@
 //! session token, in the body of `SignatureDoesNotMatch`.
 
 use super::secrets::Secrets;
+use super::versions::VersionId;
 use object_store::client::{HttpError, HttpErrorKind};
 use std::error::Error;
 use std::fmt;
@@ -127,6 +128,21 @@ pub enum StoreError {
         /// The repository's URL.
         repository: String,
     },
+    /// Somebody else wrote an object of the same name with another content, and the server let
+    /// both. Both versions are kept.
+    #[error(
+        "{subject} is in {repository} twice: version {ours} has this host's content and version {other} has another; find out who else writes there"
+    )]
+    Contested {
+        /// The object's key.
+        subject: String,
+        /// The repository's URL.
+        repository: String,
+        /// The version with the content that was to be stored.
+        ours: VersionId,
+        /// The one that differs.
+        other: VersionId,
+    },
     /// The repository's answer contradicts itself or what it was sent.
     #[error("could not {operation} {subject} in {repository}: its answer can't be right: {problem}")]
     BadAnswer {
@@ -158,6 +174,11 @@ const CAUSE_BYTES_MAX: usize = 600;
 impl Cause {
     pub(super) fn new(text: impl Into<String>) -> Self {
         Self(shorten(&text.into()))
+    }
+
+    /// The same with what has to be known besides.
+    pub(super) fn but(&self, remark: &str) -> Self {
+        Self(format!("{}; {remark}", self.0))
     }
 
     /// The whole chain of an error, with bodies reduced to code and message.

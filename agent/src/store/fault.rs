@@ -15,8 +15,9 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, Error, Extensions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -60,8 +61,13 @@ async fn before(fault: Option<Fault>, location: &Path) -> Result<()> {
             tokio::time::sleep(wait).await;
             Ok(())
         }
-        Some(Fault::AnswerLost | Fault::CorruptRead | Fault::Overwrite) | None => Ok(()),
+        Some(Fault::AnswerLost | Fault::CorruptRead | Fault::Overwrite | Fault::LockDropped) | None => Ok(()),
     }
+}
+
+/// What becomes of the lock, which is an extension of the request.
+fn kept(fault: Option<Fault>, extensions: Extensions) -> Extensions {
+    if fault == Some(Fault::LockDropped) { Extensions::new() } else { extensions }
 }
 
 /// What becomes of the answer.
@@ -88,6 +94,8 @@ impl ObjectStore for FaultyStore {
         before(fault, location).await?;
         let overwrites = fault == Some(Fault::Overwrite);
         let opts = if overwrites { PutOptions { mode: PutMode::Overwrite, ..opts } } else { opts };
+        let extensions = kept(fault, opts.extensions);
+        let opts = PutOptions { extensions, ..opts };
         after(fault, self.objects.put_opts(location, payload, opts).await)
     }
 
@@ -98,6 +106,7 @@ impl ObjectStore for FaultyStore {
     ) -> Result<Box<dyn MultipartUpload>> {
         let fault = self.faults.next(Operation::Upload);
         before(fault, location).await?;
+        let opts = PutMultipartOptions { extensions: kept(fault, opts.extensions), ..opts };
         let upload = after(fault, self.objects.put_multipart_opts(location, opts).await)?;
         Ok(Box::new(FaultyUpload { upload, location: location.clone(), faults: self.faults.clone() }))
     }

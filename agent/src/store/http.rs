@@ -4,9 +4,11 @@
 //! Invariants: a request's time grows with its body, so that a large object on a slow line is
 //! not cut off and a stalled one is; a list is believed only if it is one (object_store reads
 //! any page of markup, such as the log-in page of a proxy, as an empty list); an answer comes
-//! from the server that was asked, to the request that was made: redirects are not followed. A deleted object that is kept as a
-//! version is told apart here, since object_store drops the header that says so.
+//! from the server that was asked, to the request that was made: redirects are not followed; an
+//! upload is complete only if the answer says so and not by its status alone. A deleted object that
+//! is kept as a version is told apart here, since object_store drops the header that says so.
 
+use super::error::element;
 use super::s3_answer::DeleteMarked;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -143,7 +145,11 @@ impl Guarded {
                 let limit = usual + time_to_send(sent);
                 let exchange = async { whole(self.writing.execute(request).await?, ANSWER_BYTES_MAX).await };
                 let answer = tokio::time::timeout(limit, exchange).await;
-                answer.unwrap_or_else(|_| Err(timed_out(limit))).map(|(answer, _)| answer)
+                let (answer, body) = answer.unwrap_or_else(|_| Err(timed_out(limit)))?;
+                if assembles && answer.status().is_success() {
+                    believe_assembly(&body)?;
+                }
+                Ok(answer)
             }
             "GET" if has("list-type") => {
                 let answer = self.reading.execute(request).await?;
@@ -209,6 +215,21 @@ fn is_list(body: &[u8]) -> bool {
     text.contains("<ListBucketResult")
         && text.contains("</ListBucketResult>")
         && (!truncated || text.contains("<NextContinuationToken>"))
+}
+
+/// S3 begins its answer to the completion of an upload with 200 before it knows how that ends; an
+/// error then comes in the body. What object_store tries again by itself is left to it.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>
+fn believe_assembly(body: &[u8]) -> Result<(), HttpError> {
+    let text = String::from_utf8_lossy(body);
+    let is_retried = ["InternalError", "SlowDown"].iter().any(|code| text.contains(code));
+    let is_completed = text.contains("<CompleteMultipartUploadResult") && !text.contains("<Error>");
+    if is_completed || is_retried {
+        return Ok(());
+    }
+    let code = element(&text, "Code").unwrap_or("a page that is not in the language of S3");
+    let error = io::Error::other(format!("the upload was not completed, though the answer is 200: {code}"));
+    Err(HttpError::new(HttpErrorKind::Decode, error))
 }
 
 fn no_list() -> HttpError {

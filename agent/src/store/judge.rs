@@ -7,6 +7,7 @@ use super::directory::Directory;
 use super::error::{Cause, Operation, StoreError, io_error};
 use super::s3_answer::{S3Verdict, answer_verdict, s3_verdict, transport_verdict};
 use super::s3_requests::{S3Failure, S3Requests};
+use super::versions::VersionId;
 use std::io;
 use std::path::PathBuf;
 
@@ -145,6 +146,15 @@ impl Inner {
     pub(super) fn too_large(&self, subject: &str, size_bytes: u64, max_bytes: u64) -> StoreError {
         let (subject, repository) = (subject.to_owned(), self.name.clone());
         StoreError::TooLarge { subject, repository, size_bytes, max_bytes }
+    }
+
+    pub(super) fn contested(&self, subject: &str, ours: &VersionId, other: &VersionId) -> StoreError {
+        StoreError::Contested {
+            subject: subject.to_owned(),
+            repository: self.name.clone(),
+            ours: ours.clone(),
+            other: other.clone(),
+        }
     }
 
     pub(super) fn occupied(&self, subject: &str) -> StoreError {

@@ -13,7 +13,8 @@ use super::versions::VersionId;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
-use object_store::{GetOptions, GetRange, GetResult, ObjectMeta};
+use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, PutPayload};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -83,7 +84,8 @@ impl Store {
     /// A whole object, which must not be larger than `max_bytes`: a larger one is refused before
     /// its bytes are read.
     pub async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Bytes, StoreError> {
-        self.inner.read_whole(Target { name: key.as_str(), version: None }, max_bytes).await
+        let read = self.inner.read_whole(Target { name: key.as_str(), version: None }, max_bytes).await;
+        self.believed(Operation::Read, key, read).await
     }
 
     /// One whole version of an object, whatever is newer, under the same bound.
@@ -107,7 +109,8 @@ impl Store {
             return self.stat(key).await.map(|_| Bytes::new());
         }
         let target = Target { name: key.as_str(), version: None };
-        let Start { meta, bytes: start, .. } = self.inner.read_start(target, bytes.min(RANGE_BYTES)).await?;
+        let read = self.inner.read_start(target, bytes.min(RANGE_BYTES)).await;
+        let Start { meta, bytes: start, .. } = self.believed(Operation::Read, key, read).await?;
         let wanted = bytes.min(meta.size);
         if size_of(&start) == wanted {
             return Ok(start);
@@ -126,7 +129,8 @@ impl Store {
     /// MiB is held at a time.
     pub async fn get_stream(&self, key: &ObjectKey) -> Result<ObjectStream, StoreError> {
         let target = Target { name: key.as_str(), version: None };
-        let Start { meta, bytes: start, told } = self.inner.read_start(target, RANGE_BYTES).await?;
+        let read = self.inner.read_start(target, RANGE_BYTES).await;
+        let Start { meta, bytes: start, told } = self.believed(Operation::Read, key, read).await?;
         let size_bytes = meta.size;
         let state = (Arc::clone(&self.inner), key.clone(), meta, size_of(&start));
         let rest = stream::try_unfold(state, |(inner, key, meta, from)| async move {
@@ -161,6 +165,34 @@ impl Inner {
             whole.extend_from_slice(&part);
         }
         Ok(whole.freeze())
+    }
+
+    /// Whether a version, or the newest, holds exactly these bytes. A bounded part of it is held
+    /// at a time.
+    pub(super) async fn holds(
+        &self,
+        name: &str,
+        version: Option<&VersionId>,
+        payload: &PutPayload,
+    ) -> Result<bool, StoreError> {
+        let target = Target { name, version };
+        let Start { meta, bytes, .. } = self.read_start(target, RANGE_BYTES).await?;
+        if meta.size != u64::try_from(payload.content_length()).unwrap_or(u64::MAX) {
+            return Ok(false);
+        }
+        let mut expected: VecDeque<Bytes> = payload.iter().cloned().collect();
+        let mut part = bytes;
+        let mut from = 0;
+        loop {
+            from += size_of(&part);
+            if !is_next(&mut expected, part) {
+                return Ok(false);
+            }
+            if from >= meta.size {
+                return Ok(true);
+            }
+            part = self.read_range(target, &meta, from..meta.size.min(from + RANGE_BYTES)).await?;
+        }
     }
 
     /// The description of an object with its first `bytes` (at least 1), or fewer if it is
@@ -245,6 +277,21 @@ impl Inner {
             Err(error) => Err(self.error(Operation::Read, name, &error).await),
         }
     }
+}
+
+/// Takes as many bytes as `part` has off the front, and says whether they are the same.
+fn is_next(expected: &mut VecDeque<Bytes>, mut part: Bytes) -> bool {
+    while !part.is_empty() {
+        let Some(piece) = expected.front_mut() else { return false };
+        let length = piece.len().min(part.len());
+        if piece.split_to(length) != part.split_to(length) {
+            return false;
+        }
+        if piece.is_empty() {
+            expected.pop_front();
+        }
+    }
+    true
 }
 
 fn size_of(bytes: &[u8]) -> u64 {

@@ -1,10 +1,11 @@
 //! The S3 client: object_store's, with every setting that durability rests on made explicit.
 //!
-//! Invariants: what the configuration says wins over the environment; payloads are always
-//! signed and carry a SHA-256 that the server checks; an upload is never retried without its
-//! "only if absent".
+//! Invariants: what the configuration says wins over the environment; every payload is signed, or
+//! goes over TLS to a server that was seen to compare checksums, and carries a checksum; an upload
+//! is never retried without its "only if absent".
 
 use super::error::{Cause, StoreError};
+use super::guarantees::Guarantees;
 use super::http::{Connector, ConnectorSettings};
 use super::options::StoreOptions;
 use super::s3_requests::S3Requests;
@@ -117,12 +118,16 @@ impl Access {
     }
 
     /// Makes the clients. Both send through [`Signing`], so object_store is told not to sign.
-    pub(super) fn connect(&self) -> object_store::Result<Connected> {
+    ///
+    /// Where TLS protects what is on its way and the server compares checksums, the payload is not
+    /// signed: CRC-64/NVME costs a tenth of SHA-256, which is paid on the runtime's threads.
+    pub(super) fn connect(&self, guarantees: Guarantees) -> object_store::Result<Connected> {
+        let sign_payload = !(guarantees.checksums && self.url.starts_with("https://"));
         let http = HttpClient::new(Signing {
             http: self.http.clone(),
             credentials: self.credentials.clone(),
             region: self.region.clone(),
-            sign_payload: true,
+            sign_payload,
             request_payer: self.request_payer,
         });
         let mut builder = self
@@ -130,7 +135,7 @@ impl Access {
             .clone()
             .with_skip_signature(true)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
-            .with_checksum_algorithm(Checksum::SHA256)
+            .with_checksum_algorithm(if sign_payload { Checksum::SHA256 } else { Checksum::CRC64NVME })
             // One DELETE per object is understood by every server.
             .with_disable_bulk_delete(true)
             .with_http_connector(Prepared(http.clone()));

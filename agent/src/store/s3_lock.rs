@@ -208,8 +208,7 @@ pub(super) async fn delete_version(
     version: &VersionId,
 ) -> Result<Deletion, StoreError> {
     let key = inner.key_in_bucket(name);
-    let mut request = S3Request::new(Method::DELETE, &key, "versionId");
-    request.query = vec![("versionId", version.as_str().to_owned())];
+    let request = S3Request::plain(Method::DELETE, &key).with("versionId", version.as_str());
     let failure = match inner.within_deadline(Operation::Delete, name, requests.send(&request)).await? {
         Ok(_) => return Ok(Deletion::Deleted),
         Err(failure) => failure,
@@ -256,8 +255,7 @@ pub(super) async fn abort_pending(
     upload: &PendingUpload,
 ) -> Result<(), StoreError> {
     let key = inner.key_in_bucket(&upload.name);
-    let mut request = S3Request::new(Method::DELETE, &key, "uploadId");
-    request.query = vec![("uploadId", upload.upload_id.clone())];
+    let request = S3Request::plain(Method::DELETE, &key).with("uploadId", upload.upload_id.as_str());
     match inner.within_deadline(Operation::Upload, &upload.name, requests.send(&request)).await? {
         Ok(_) => Ok(()),
         Err(failure) if failure.code().as_deref() == Some("NoSuchUpload") => Ok(()),

@@ -7,6 +7,7 @@
 use super::error::{Cause, element};
 use super::http::{LIST_BYTES_MAX, whole};
 use super::secrets::Secrets;
+use super::signing::ForcedDigest;
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -44,18 +45,19 @@ pub(super) struct S3Request<'r> {
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Bytes,
+    /// Signed for instead of the body's.
+    pub(super) digest: Option<ForcedDigest>,
 }
 
 impl<'r> S3Request<'r> {
-    /// A request for an object, or with an empty key for the bucket, and one of its subresources.
+    /// A request for an object.
+    pub(super) fn plain(method: Method, key: &'r str) -> Self {
+        Self { method, key, query: Vec::new(), headers: Vec::new(), body: Bytes::new(), digest: None }
+    }
+
+    /// A request for a part of an object's description, or with an empty key of the bucket's.
     pub(super) fn new(method: Method, key: &'r str, subresource: &'static str) -> Self {
-        Self {
-            method,
-            key,
-            query: vec![(subresource, String::new())],
-            headers: Vec::new(),
-            body: Bytes::new(),
-        }
+        Self::plain(method, key).with(subresource, "")
     }
 
     /// With one more pair in its query.
@@ -164,7 +166,7 @@ impl S3Requests {
     }
 
     fn http_request(&self, request: &S3Request<'_>) -> Result<HttpRequest, HttpError> {
-        let invalid = |_| {
+        let invalid = || {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "this request can't be written as HTTP");
             HttpError::new(HttpErrorKind::Decode, error)
         };
@@ -178,9 +180,12 @@ impl S3Requests {
         }
         let mut http = HttpRequest::new(HttpRequestBody::from(request.body.clone()));
         *http.method_mut() = request.method.clone();
-        *http.uri_mut() = url.parse().map_err(|_| invalid(()))?;
+        *http.uri_mut() = url.parse().map_err(|_| invalid())?;
+        if let Some(digest) = request.digest {
+            http.extensions_mut().insert(digest);
+        }
         for (name, value) in &request.headers {
-            let value = HeaderValue::from_str(value).map_err(|_| invalid(()))?;
+            let value = HeaderValue::from_str(value).map_err(|_| invalid())?;
             http.headers_mut().insert(HeaderName::from_static(name), value);
         }
         Ok(http)

@@ -35,6 +35,10 @@ pub(super) struct NoCredentials(#[source] pub(super) object_store::Error);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ToldLock(pub(super) ObjectLock);
 
+/// Signs a request for this SHA-256, whatever its body is: see [`super::trial`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ForcedDigest(pub(super) [u8; 32]);
+
 /// How requests to one bucket are signed.
 #[derive(Debug)]
 pub(super) struct Signing {
@@ -77,9 +81,14 @@ impl Signing {
         // Not a time-out or a cut: the provider has tried as often as it should.
         let refused = |error| HttpError::new(HttpErrorKind::Decode, NoCredentials(error));
         let credential = credentials.get_credential().await.map_err(refused)?;
-        let digest = if self.sign_payload { payload_digest(request)? } else { None };
+        let forced = request.extensions().get::<ForcedDigest>().map(|digest| digest.0.to_vec());
+        let sign_payload = self.sign_payload || forced.is_some();
+        let digest = match forced {
+            None if sign_payload => payload_digest(request)?,
+            forced => forced,
+        };
         AwsAuthorizer::new(&credential, "s3", &self.region)
-            .with_sign_payload(self.sign_payload)
+            .with_sign_payload(sign_payload)
             .with_request_payer(self.request_payer)
             .try_authorize(request, digest.as_deref())
             .map_err(refused)

@@ -1,6 +1,6 @@
 //! How answers are read that no well-behaved server gives: each comes from a canned server.
 
-use super::{AwsEnvironment, Store, StoreError, StoreOptions};
+use super::{AwsEnvironment, Guarantees, Store, StoreError, StoreOptions};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -91,6 +91,11 @@ fn options(endpoint: &str) -> StoreOptions {
     options
 }
 
+/// A store that takes its server at its word, as one that was tried.
+fn open(options: &StoreOptions) -> Store {
+    Store::open(options).unwrap().with_guarantees(Guarantees::all())
+}
+
 fn key() -> ObjectKey {
     ObjectKey::check("key").unwrap()
 }
@@ -106,7 +111,7 @@ async fn verdicts(answer: Vec<u8>) -> Vec<StoreError> {
         }
     })
     .await;
-    let store = Store::open(&options(&server.endpoint)).unwrap();
+    let store = open(&options(&server.endpoint));
     vec![
         store.get(&key(), 10).await.unwrap_err(),
         store.get_start(&key(), 10).await.unwrap_err(),
@@ -171,14 +176,14 @@ async fn a_delete_marker_does_not_stand_in_the_way_of_an_upload() {
         }
     })
     .await;
-    let store = Store::open(&options(&server.endpoint)).unwrap();
+    let store = open(&options(&server.endpoint));
     assert!(store.upload(&key()).await.is_ok());
 }
 
 #[tokio::test]
 async fn deleting_what_is_kept_as_a_version_succeeds() {
     let server = canned(|_, _| http("204 No Content", "").splice_header("x-amz-delete-marker: true")).await;
-    Store::open(&options(&server.endpoint)).unwrap().delete(&key()).await.unwrap();
+    open(&options(&server.endpoint)).delete(&key()).await.unwrap();
 }
 
 #[tokio::test]
@@ -229,7 +234,7 @@ async fn no_message_shows_a_secret() {
         }
     }
     let options = options("http://127.0.0.1:1");
-    let store = Store::open(&options).unwrap();
+    let store = open(&options);
     shown += &format!("{options:?} {options:#?} {store:?} {store:#?} {}", store.describe());
     assert!(shown.contains("AWS_SECRET_ACCESS_KEY"), "the test looks at nothing: {shown}");
     assert!(!shown.contains(SECRET) && !shown.contains(TOKEN), "{shown}");
@@ -284,7 +289,7 @@ async fn a_refused_connection_and_a_silent_server_are_unreachable_within_the_tim
 #[tokio::test]
 async fn a_creation_is_conditional_signed_and_carries_a_checksum() {
     let server = canned(|_, _| s3_error("412 Precondition Failed", "PreconditionFailed")).await;
-    let store = Store::open(&options(&server.endpoint)).unwrap();
+    let store = open(&options(&server.endpoint));
     let created = store.create(&key(), Bytes::from_static(b"x").into()).await.unwrap();
     assert_eq!(created, super::Created::Exists);
     let head = server.heads.lock().unwrap().concat().to_lowercase();
@@ -338,7 +343,7 @@ async fn a_redirect_is_never_followed_and_never_a_success() {
                 }
             })
             .await;
-            let store = Store::open(&options(&server.endpoint)).unwrap();
+            let store = open(&options(&server.endpoint));
             let body = || Bytes::from_static(b"x");
             let errors = [
                 store.create(&key(), body().into()).await.unwrap_err(),
@@ -363,7 +368,7 @@ async fn a_redirect_is_never_followed_and_never_a_success() {
 #[tokio::test]
 async fn a_conflict_is_no_proof_of_an_object() {
     let server = canned(|_, _| s3_error("409 Conflict", "ConditionalRequestConflict")).await;
-    let store = Store::open(&options(&server.endpoint)).unwrap();
+    let store = open(&options(&server.endpoint));
     let created = store.create(&key(), Bytes::from_static(b"x").into()).await.unwrap();
     assert_eq!(created, super::Created::Exists);
 }
@@ -377,7 +382,7 @@ async fn a_stumbling_server_is_asked_again() {
     .await;
     let mut options = options(&server.endpoint);
     options.retry_timeout = Duration::from_secs(5);
-    let store = Store::open(&options).unwrap();
+    let store = open(&options);
     assert_eq!(store.get(&key(), 10).await.unwrap(), "0123456789");
     assert_eq!(server.requests.load(Ordering::SeqCst), 2);
 }
@@ -388,7 +393,7 @@ async fn more_than_allowed_is_not_read() {
         http("206 Partial Content", "0123456789").splice_header("content-range: bytes 0-9/1000000000000")
     })
     .await;
-    let store = Store::open(&options(&server.endpoint)).unwrap();
+    let store = open(&options(&server.endpoint));
     let error = store.get(&key(), 10).await.unwrap_err();
     assert!(matches!(error, StoreError::TooLarge { size_bytes: 1_000_000_000_000, .. }), "{error:?}");
 }
@@ -400,7 +405,7 @@ async fn a_body_that_is_cut_short_is_not_an_object() {
         whole[..whole.len() - 3].to_vec()
     })
     .await;
-    let store = Store::open(&options(&server.endpoint)).unwrap();
+    let store = open(&options(&server.endpoint));
     let error = store.get(&key(), 10).await.unwrap_err();
     assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
 }
@@ -425,7 +430,7 @@ async fn a_download_that_is_cut_goes_on_where_it_was() {
     .await;
     let mut options = options(&server.endpoint);
     options.retry_timeout = Duration::from_secs(20);
-    let store = Store::open(&options).unwrap();
+    let store = open(&options);
     assert_eq!(store.get(&key(), 100).await.unwrap(), OBJECT);
     assert_eq!(server.requests.load(Ordering::SeqCst), 4);
 }
@@ -437,7 +442,7 @@ async fn a_large_body_may_take_longer_than_a_small_one() {
         http("200 OK", "").splice_header("etag: \"e\"")
     })
     .await;
-    let store = Store::open(&options(&server.endpoint)).unwrap();
+    let store = open(&options(&server.endpoint));
     let large = Bytes::from(vec![7; 1 << 20]);
     assert_eq!(store.create(&key(), large.into()).await.unwrap(), super::Created::Stored);
     let error = store.create(&key(), Bytes::from_static(b"small").into()).await.unwrap_err();
@@ -453,7 +458,7 @@ async fn a_list_that_breaks_off_ends_with_an_error() {
         http("404 Not Found", "<html>no such page</html>"),
     ] {
         let server = canned(move |_, _| answer.clone()).await;
-        let store = Store::open(&options(&server.endpoint)).unwrap();
+        let store = open(&options(&server.endpoint));
         let error = store.list("wal/").try_collect::<Vec<_>>().await.unwrap_err();
         assert!(!error.is_absent(), "{error:?}");
     }
@@ -490,7 +495,7 @@ async fn the_configuration_wins_over_the_environment() {
     ] {
         options.s3.environment = options.s3.environment.with(name, value);
     }
-    let store = Store::open(&options).unwrap();
+    let store = open(&options);
     assert!(store.get(&key(), 10).await.unwrap_err().is_absent());
     let head = server.heads.lock().unwrap().concat();
     assert!(head.starts_with("GET /bucket/prefix/check/key "), "{head}");
@@ -544,7 +549,7 @@ async fn tls_trusts_the_configured_authority_and_no_stranger() {
     let mut options = options(&endpoint);
     options.s3.allow_http = false;
     options.s3.ca_file = Some(authority.into());
-    let store = Store::open(&options).unwrap();
+    let store = open(&options);
     let error = store.get(&key(), 10).await.unwrap_err();
     assert!(error.is_absent(), "{error:?}");
 

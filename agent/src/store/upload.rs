@@ -5,15 +5,20 @@
 //! [`PARTS_IN_FLIGHT`] parts. No server makes the completion of an upload exclusive (S3 has
 //! no create-only upload that is enforced everywhere), so an upload's key must be one that only
 //! its writer can use; that it is free is looked up before the upload and again before its end.
+//! What the server was not seen to keep is read back ([`super::Guarantees`]).
 
 use super::backend::{Inner, Kind, Store};
 use super::error::{Operation, StoreError};
 use super::http::time_to_send;
+use super::versions::VersionId;
+use blake3::Hasher;
 use bytes::Bytes;
+use futures::TryStreamExt;
 use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutPayload};
 use std::sync::Arc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use wald_core::object_key::ObjectKey;
+use wald_core::object_lock::ObjectLock;
 
 /// Parts on their way at the same time.
 pub const PARTS_IN_FLIGHT: usize = 4;
@@ -31,6 +36,10 @@ pub struct Upload {
     key: ObjectKey,
     /// Taken by whichever of finish, abort and drop comes first.
     parts: Option<Box<dyn MultipartUpload>>,
+    /// Asked for when it began.
+    lock: Option<ObjectLock>,
+    /// Of what was given, where the server was not seen to compare checksums.
+    hash: Option<Box<Hasher>>,
     in_flight: JoinSet<object_store::Result<()>>,
     waiting: Vec<Bytes>,
     waiting_bytes: usize,
@@ -44,7 +53,8 @@ impl Store {
         self.inner.check_free(key).await?;
         let path = self.inner.path(key.as_str());
         // The object gets its lock with the first request of its upload, not with the last.
-        let options = PutMultipartOptions { extensions: self.inner.lock_now(), ..Default::default() };
+        let lock = self.inner.lock_now();
+        let options = PutMultipartOptions { extensions: Inner::asking_for(lock), ..Default::default() };
         let begun = self.inner.objects.put_multipart_opts(&path, options);
         let parts = match self.inner.within_deadline(Operation::Upload, key.as_str(), begun).await? {
             Ok(parts) => parts,
@@ -54,6 +64,8 @@ impl Store {
             inner: Arc::clone(&self.inner),
             key: key.clone(),
             parts: Some(parts),
+            lock,
+            hash: self.inner.guarantees.reads_back().then(Box::default),
             in_flight: JoinSet::new(),
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -93,22 +105,48 @@ impl Upload {
         };
         // No deadline of ours: a directory syncs the whole file here, and S3 may need minutes to
         // put the parts together. The S3 client bounds its own requests.
-        if let Err(error) = parts.complete().await {
-            // The answer may be lost, and a second try then finds no upload any more. The key was
-            // free just now and nobody else uses it, so an object of the right size is ours; each
-            // part was checked when it was sent. A directory's error may be that of its sync.
-            let in_directory = matches!(self.inner.kind, Kind::Directory(_));
-            if in_directory || self.check_size().await.is_err() {
-                self.parts = Some(parts);
-                return Err(self.inner.error(Operation::Upload, self.key.as_str(), &error).await);
+        let version = match parts.complete().await {
+            Ok(stored) => stored.version.map(VersionId::new),
+            Err(error) => {
+                // The answer may be lost, and a second try then finds no upload any more. The key
+                // was free just now and nobody else uses it, so an object of the right size is
+                // ours; each part was checked when it was sent. A directory's error may be that of
+                // its sync.
+                let in_directory = matches!(self.inner.kind, Kind::Directory(_));
+                if in_directory || self.check_size().await.is_err() {
+                    self.parts = Some(parts);
+                    return Err(self.inner.error(Operation::Upload, self.key.as_str(), &error).await);
+                }
+                None
             }
-            return Ok(self.sent_bytes);
-        }
+        };
         let anchored = self
             .inner
             .on_directory(Operation::Upload, self.key.as_str(), |directory, file| directory.anchor(&file));
         anchored.await?;
-        self.check_size().await
+        let size_bytes = self.check_size().await?;
+        self.make_sure(version).await?;
+        Ok(size_bytes)
+    }
+
+    /// Does afterwards what the server was not seen to do itself.
+    async fn make_sure(&mut self, version: Option<VersionId>) -> Result<(), StoreError> {
+        let store = Store { inner: Arc::clone(&self.inner) };
+        if let Some(hash) = self.hash.take() {
+            let mut read = store.get_stream(&self.key).await?;
+            let mut stored: Box<Hasher> = Box::default();
+            while let Some(piece) = read.try_next().await? {
+                stored = self.inner.hashed(&self.key, stored, piece.into()).await?;
+            }
+            if stored.finalize() != hash.finalize() {
+                let problem = "what was uploaded reads back as something else";
+                return Err(self.inner.bad_answer(Operation::Upload, self.key.as_str(), problem));
+            }
+        }
+        match self.lock.filter(|_| !self.inner.guarantees.lock_on_upload) {
+            Some(lock) => store.lock_afterwards(self.key.as_str(), version, lock).await,
+            None => Ok(()),
+        }
     }
 
     /// Ends the upload without an object.
@@ -131,6 +169,9 @@ impl Upload {
             self.wait_for_one().await?;
         }
         let payload: PutPayload = std::mem::take(&mut self.waiting).into_iter().collect();
+        if let Some(hash) = self.hash.take() {
+            self.hash = Some(self.inner.hashed(&self.key, hash, payload.clone()).await?);
+        }
         self.sent_bytes += u64::try_from(self.waiting_bytes).unwrap_or(0);
         self.waiting_bytes = 0;
         self.parts_sent += 1;
@@ -179,13 +220,25 @@ impl Drop for Upload {
 }
 
 impl Inner {
+    /// Nothing is overwritten: a deleted version stays below, as with a creation.
     async fn check_free(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        match self.meta(Operation::Stat, key).await {
-            Ok(_) => Err(self.occupied(key.as_str())),
-            Err(error) if error.is_absent() => Ok(()),
-            // Nothing is overwritten: the deleted version stays below, as with a creation.
-            Err(StoreError::Deleted { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
+        if self.is_occupied(key).await? { Err(self.occupied(key.as_str())) } else { Ok(()) }
+    }
+
+    /// Hashes on a thread of its own: this is more than the runtime's should do at once.
+    async fn hashed(
+        &self,
+        key: &ObjectKey,
+        mut hash: Box<Hasher>,
+        payload: PutPayload,
+    ) -> Result<Box<Hasher>, StoreError> {
+        let hashing = tokio::task::spawn_blocking(move || {
+            for piece in &payload {
+                hash.update(piece);
+            }
+            hash
+        });
+        let ended = |ended: JoinError| self.bad_answer(Operation::Upload, key.as_str(), &ended.to_string());
+        hashing.await.map_err(ended)
     }
 }

@@ -22,6 +22,8 @@ pub enum Fault {
     Overwrite,
     /// Something in between answers that there is no such page.
     NotFoundByProxy,
+    /// The object is stored without the lock that was asked for. Fits creating and uploading only.
+    LockDropped,
 }
 
 impl Fault {
@@ -29,6 +31,7 @@ impl Fault {
         match self {
             Fault::CorruptRead => matches!(operation, Operation::Read),
             Fault::ExistsWithoutObject | Fault::Overwrite => matches!(operation, Operation::Create),
+            Fault::LockDropped => matches!(operation, Operation::Create | Operation::Upload),
             _ => true,
         }
     }

@@ -11,7 +11,7 @@ use std::thread;
 use wald_core::backup_label::BackupLabel;
 use wald_core::control_file::ControlFile;
 use wald_core::data_file::RelationFile;
-use wald_core::data_page::{PAGE_BYTES, PageDamage};
+use wald_core::data_page::{PAGE_BYTES, PageDamage, page_lsn};
 use wald_core::file_proof::{FileProof, FileSums, part_path};
 use wald_core::lsn::Lsn;
 use wald_core::page_check::{PageChecksums, PageRules};
@@ -59,7 +59,7 @@ fn read_files(root: &Path, below: &str, files: &mut BTreeMap<String, Vec<u8>>) -
 /// What PostgreSQL's manifest says about the WAL that the backup needs.
 fn stop_of(manifest: &[u8]) -> Result<Lsn> {
     let manifest: serde_json::Value = serde_json::from_slice(manifest)?;
-    let end = manifest["WAL-Ranges"][0]["End-LSN"].as_str().context("no end")?;
+    let end = manifest.pointer("/WAL-Ranges/0/End-LSN").and_then(|end| end.as_str()).context("no end")?;
     Ok(end.parse()?)
 }
 
@@ -116,12 +116,13 @@ impl Backup {
         proof.finish()
     }
 
-    /// Whether a page is neither empty nor changed since the start: that one may be torn, and
-    /// replay restores it.
-    fn is_judged(&self, page: &[u8]) -> bool {
-        let half =
-            |at: usize| u64::from(u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]));
-        page.iter().any(|byte| *byte != 0) && (half(0) << 32 | half(4)) < self.rules.start.get()
+    /// Whether the page at this offset is neither empty nor changed since the start: that one may
+    /// be torn, and replay restores it.
+    fn is_judged(&self, content: &[u8], at: usize) -> bool {
+        let page = content.get(at..).and_then(|rest| rest.first_chunk::<PAGE_BYTES>());
+        page.is_some_and(|page| {
+            page.iter().any(|byte| *byte != 0) && page_lsn(page).is_none_or(|lsn| lsn < self.rules.start)
+        })
     }
 
     fn relations(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
@@ -155,18 +156,17 @@ fn every_damaged_page_of_a_cluster_with_checksums_is_found() -> Result<()> {
         let count = content.len() / PAGE_BYTES;
         for index in (0..count).step_by(1 + count / 4) {
             let mut content = content.clone();
-            let page = &mut content[index * PAGE_BYTES..(index + 1) * PAGE_BYTES];
-            if !backup.is_judged(page) {
+            if !backup.is_judged(&content, index * PAGE_BYTES) {
                 continue;
             }
-            page[8 + (index * 997) % (PAGE_BYTES - 8)] ^= 0x10;
+            content[index * PAGE_BYTES + 8 + (index * 997) % (PAGE_BYTES - 8)] ^= 0x10;
             let bad: Vec<_> =
                 backup.prove(path, &content).pages.bad.iter().map(|(index, _)| *index).collect();
             assert_eq!(bad, [u32::try_from(index)?], "{path}");
             damaged += 1;
         }
         // A page in another's place.
-        if count > 1 && backup.is_judged(&content[..PAGE_BYTES]) {
+        if count > 1 && backup.is_judged(content, 0) {
             let mut content = content.clone();
             content.copy_within(0..PAGE_BYTES, PAGE_BYTES);
             let bad = backup.prove(path, &content[..2 * PAGE_BYTES]).pages.bad;
@@ -183,7 +183,7 @@ fn pages_without_checksums_are_held_against_what_a_header_must_be() -> Result<()
     backup.assert_sound();
     let mut damaged = 0;
     for (path, content) in backup.relations().filter(|(_, content)| content.len() >= PAGE_BYTES) {
-        if !backup.is_judged(&content[..PAGE_BYTES]) {
+        if !backup.is_judged(content, 0) {
             continue;
         }
         // pd_lower behind pd_upper, another page size, and a position that the log never reached.

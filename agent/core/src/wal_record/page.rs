@@ -31,15 +31,15 @@ pub enum PageProblem {
     /// The first page of a segment is not that of this segment.
     #[error("{0}")]
     First(WalPageError),
-    /// `xlp_magic` is not PostgreSQL's, or not that of the segment's first page.
+    /// `xlp_magic` is not PostgreSQL's, or not that of the other pages.
     #[error("its magic is {found:04X}, {}", match expected {
-        Some(expected) => format!("the segment's is {expected:04X}"),
+        Some(expected) => format!("expected {expected:04X}"),
         None => "which no PostgreSQL from 13 to 18 writes".to_owned(),
     })]
     Magic {
         /// In the page.
         found: u16,
-        /// In the segment's first page, where that could be read.
+        /// In the pages before, where there were some.
         expected: Option<u16>,
     },
     /// `xlp_info` has bits that no such page has.
@@ -92,7 +92,7 @@ pub(super) struct PageRules {
     pub system_id: SystemId,
     pub segment_size: SegmentSize,
     pub segment: SegmentName,
-    /// `xlp_magic` of the segment's first page, once it is known.
+    /// `xlp_magic` of the pages before: a cluster keeps its version, `pg_upgrade` makes another.
     pub magic: Option<u16>,
     /// The timeline of the page before, once there was one.
     pub timeline: Option<TimelineId>,
@@ -127,9 +127,11 @@ impl PageHeader {
         if first {
             check_segment(page, rules.segment, rules.system_id, rules.segment_size)
                 .map_err(PageProblem::First)?;
-        } else if rules.magic.map_or(!is_magic(magic), |expected| magic != expected) {
+        }
+        if rules.magic.map_or(!is_magic(magic), |expected| magic != expected) {
             return Err(PageProblem::Magic { found: magic, expected: rules.magic });
-        } else if flags & FLAG_LONG != 0 {
+        }
+        if !first && flags & FLAG_LONG != 0 {
             return Err(PageProblem::Flags(flags));
         }
         let (continues, overwrites) = (flags & FLAG_CONTINUES != 0, flags & FLAG_OVERWRITES != 0);

@@ -80,6 +80,9 @@ pub struct Carry {
     pub(super) segment: SegmentName,
     /// The timeline of its last page.
     pub(super) timeline: Option<TimelineId>,
+    /// `xlp_magic` of its pages.
+    #[serde(default)]
+    pub(super) magic: Option<u16>,
     pub(super) position: Position,
     pub(super) previous: Previous,
     /// See the field of `Chain`.

@@ -180,6 +180,20 @@ fn a_gap_is_no_damage_and_the_walk_starts_anew_behind_it() {
 }
 
 #[test]
+fn a_segment_that_was_given_up_half_way_misleads_nobody() {
+    let mut log = Writer::new();
+    while log.bytes.len() < 3 << 20 {
+        log.record(&[1; 5000]);
+    }
+    let segments = log.segments();
+    let mut walker = walker();
+    walker.begin(segments[0].0, Ending::WithSegment).feed(&segments[0].1[..100_000]);
+    assert_eq!(walker.carry(), None);
+    assert_eq!(walker.segment(segments[1].0, Ending::WithSegment, &segments[1].1).findings, []);
+    assert_eq!(walker.carry().unwrap().segment(), segments[1].0);
+}
+
+#[test]
 fn a_log_may_end_where_that_is_allowed_and_nowhere_else() {
     let mut log = Writer::new();
     log.record(b"one");
@@ -264,7 +278,7 @@ fn each_kind_of_damage_is_named() {
     let first = *starts.iter().rfind(|start| **start < page).unwrap();
     let change = |offset: u64, mask: u8| walk_changed(&log, |bytes| flip(bytes, page + offset, mask));
     let on = format!("page at {}: ", text(page));
-    assert_eq!(change(0, 1), [format!("{on}its magic is D111, the segment's is D110")]);
+    assert_eq!(change(0, 1), [format!("{on}its magic is D111, expected D110")]);
     assert_eq!(change(2, 2), [format!("{on}its flags are 0003, which PostgreSQL never sets there")]);
     assert_eq!(change(3, 1), [format!("{on}its flags are 0101, which PostgreSQL never sets there")]);
     assert_eq!(change(2, 1), [format!("{on}the record from {} does not go on here", text(first))]);
@@ -278,6 +292,28 @@ fn each_kind_of_damage_is_named() {
     // What PostgreSQL does not look at costs nobody a recovery.
     assert_eq!(change(2, 4), Vec::<String>::new());
     assert_eq!(change(20, 1), Vec::<String>::new());
+}
+
+#[test]
+fn a_cluster_never_changes_its_version() {
+    let mut log = Writer::new();
+    log.record(&vec![1; (1 << 20) - 100_000]);
+    log.switch();
+    log.record(b"two");
+    log.switch();
+    let segments = log.segments();
+    let (mut walker, mut second) = (walker(), segments[1].1.clone());
+    second[0] = 0x18;
+    assert_eq!(walker.segment(segments[0].0, Ending::WithSegment, &segments[0].1).findings, []);
+    let found = told(&[walker.segment(segments[1].0, Ending::WithSegment, &second)]);
+    assert_eq!(found, ["page at 0/200000: its magic is D118, expected D110"]);
+    // With nothing known from before, two pages that disagree are damage all the same, and the
+    // segment behind them is judged by itself.
+    let (mut walker, mut first) = (RecordWalker::new(system(), size()), segments[0].1.clone());
+    first[0] = 0x18;
+    let found = told(&[walker.segment(segments[0].0, Ending::WithSegment, &first)]);
+    assert_eq!(found, ["page at 0/102000: its magic is D110, expected D118"]);
+    assert_eq!(walker.segment(segments[1].0, Ending::WithSegment, &segments[1].1).findings, []);
 }
 
 #[test]

@@ -20,10 +20,12 @@ const PAGE_BYTES_DEFAULT: usize = 8192;
 pub struct RecordWalker {
     system_id: SystemId,
     segment_size: SegmentSize,
-    /// The segment that was begun last.
+    /// The segment that was finished last, unless one was begun since.
     last: Option<SegmentName>,
     /// The timeline of the last page.
     timeline: Option<TimelineId>,
+    /// `xlp_magic`, once two pages of a segment had the same.
+    magic: Option<u16>,
     chain: Chain,
     /// Bytes of a page of which the rest is still to come; kept for its memory.
     pending: Vec<u8>,
@@ -33,34 +35,37 @@ impl RecordWalker {
     /// A walk that begins with whatever segment comes first.
     pub fn new(system_id: SystemId, segment_size: SegmentSize) -> Self {
         let chain = Chain::new(Position::Lost, Previous::Before(lsn(0)), false);
-        Self { system_id, segment_size, last: None, timeline: None, chain, pending: Vec::new() }
+        let (last, timeline, magic) = (None, None, None);
+        Self { system_id, segment_size, last, timeline, magic, chain, pending: Vec::new() }
     }
 
     /// A walk that goes on where another one was when its [`carry`](Self::carry) was taken.
     pub fn resume(system_id: SystemId, segment_size: SegmentSize, carry: Carry) -> Self {
-        let Carry { segment, timeline, position, previous, doubtful } = carry;
+        let Carry { segment, timeline, magic, position, previous, doubtful } = carry;
         let chain = Chain::new(position, previous, doubtful);
-        Self { system_id, segment_size, last: Some(segment), timeline, chain, pending: Vec::new() }
+        let last = Some(segment);
+        Self { system_id, segment_size, last, timeline, magic, chain, pending: Vec::new() }
     }
 
-    /// What a later walk needs to go on behind the segment that was finished last; `None` before
-    /// the first.
+    /// What a later walk needs to go on behind the segment that was finished last; `None` if there
+    /// was none, or if one was begun since and given up.
     pub fn carry(&self) -> Option<Carry> {
         Some(Carry {
             segment: self.last?,
             timeline: self.timeline,
+            magic: self.magic,
             position: self.chain.position.clone(),
             previous: self.chain.previous,
             doubtful: self.chain.doubtful,
         })
     }
 
-    /// Begins a segment. If it is not the one behind the segment begun last, on the same
+    /// Begins a segment. If it is not the one behind the segment finished last, on the same
     /// timeline or a later one, the walk starts anew: whether there should be one in between is
     /// not judged here.
     pub fn begin(&mut self, segment: SegmentName, ending: Ending) -> OpenSegment<'_> {
         let number = segment.number(self.segment_size);
-        let follows = self.last.replace(segment).is_some_and(|last| {
+        let follows = self.last.take().is_some_and(|last| {
             let next = last.number(self.segment_size).and_then(|last| last.checked_add(1));
             next == number && last.timeline() <= segment.timeline()
         });
@@ -94,7 +99,7 @@ pub struct OpenSegment<'a> {
     segment: SegmentName,
     /// The position of its first byte.
     start: u64,
-    /// `xlp_magic` of the segment's first page, if that could be read.
+    /// `xlp_magic` of the page before, once there was one.
     magic: Option<u16>,
     /// Bytes in a page, once the first one has said so.
     page_bytes: Option<usize>,
@@ -163,12 +168,14 @@ impl OpenSegment<'_> {
             system_id: walker.system_id,
             segment_size: walker.segment_size,
             segment: self.segment,
-            magic: self.magic,
+            magic: walker.magic.or(self.magic),
             timeline: walker.timeline,
         };
         match PageHeader::check(page, address, first, &rules) {
             Ok(header) => {
-                self.magic = Some(header.magic);
+                if self.magic.replace(header.magic).is_some() {
+                    walker.magic = Some(header.magic);
+                }
                 walker.timeline = Some(header.timeline);
                 walker.chain.page(page, address, &header, seen);
             }
@@ -178,6 +185,7 @@ impl OpenSegment<'_> {
 
     /// Ends the segment and says what was found in it.
     pub fn finish(self) -> SegmentWalk {
+        self.walker.last = Some(self.segment);
         let expected = self.walker.segment_size.bytes();
         let chain = &mut self.walker.chain;
         if self.fed != u64::from(expected) {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 use wald_core::data_file::BLOCKS_PER_SEGMENT_DEFAULT;
-use wald_core::data_page::{PageDamage, page_checksum};
+use wald_core::data_page::page_checksum;
 use wald_core::lsn::Lsn;
 use wald_core::page_check::PageChecksums;
 

@@ -130,6 +130,7 @@ pub async fn run(
     let bytes =
         chosen.names.iter().filter_map(|name| scene.objects.get(name)).map(|object| object.bytes).sum();
     progress.expect(bytes);
+    progress.say(&format!("reading {} objects, {} MiB", chosen.names.len(), bytes >> 20));
     let rate = RateLimit::new(options.rate_max_bytes);
     let lanes = Lanes::start(repository, options.depth, jobs, options.workers, rate, progress.clone());
     let lines = tokio::spawn(progress.clone().print_lines());

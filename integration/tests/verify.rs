@@ -13,9 +13,11 @@ use wald_core::catalog::{CatalogEntry, CatalogFacts};
 use wald_core::file_list::FileList;
 use wald_core::wal_file::WalFile;
 use wald_integration::postgres::Cluster;
+use wald_integration::process::Process;
+use wald_integration::s3_client::Answer;
 use wald_integration::scene::{Plot, Scene};
 use wald_integration::wait;
-use wald_integration::wald::{Settings, Wald};
+use wald_integration::wald::{PREFIX, Place, Settings, Wald};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -389,5 +391,127 @@ fn a_damaged_ledger_means_never_verified_and_is_no_error() -> Result<()> {
     let report = verify(&scene, &[], 0)?;
     assert_eq!(report["new_objects"], report["provable_objects"], "{report:#}");
     assert!(report["notes"][0].as_str().context("a note")?.contains("never proven"), "{report:#}");
+    Ok(())
+}
+
+/// The configuration of a second wald for the same repository.
+fn slow(scene: &Scene) -> Result<Wald> {
+    let settings = Settings::new().set_text("verify", "rate_max", "1MiB");
+    Wald::configure(&scene.sandbox, "slow", &scene.cluster, &scene.place, settings)
+}
+
+fn begin_to_read(scene: &Scene, wald: &Wald, name: &str) -> Result<Process> {
+    let log = scene.sandbox.path().join(format!("{name}.log"));
+    let process = Process::spawn(name, wald.command(&["verify"]), &log)?;
+    wait::until_true("the verification to read", DEADLINE, || Ok(process.log_text().contains("reading ")))?;
+    Ok(process)
+}
+
+#[test]
+fn an_interrupted_run_is_incomplete_and_the_next_one_completes() -> Result<()> {
+    let scene = two_backups()?;
+    let slow = slow(&scene)?;
+    let mut killed = begin_to_read(&scene, &slow, "killed")?;
+    killed.kill_hard()?;
+    assert_eq!(names(&scene, "verify/")?.len(), 0);
+    let mut interrupted = begin_to_read(&scene, &slow, "interrupted")?;
+    let ended = interrupted.stop(rustix::process::Signal::INT, DEADLINE)?;
+    assert_eq!(ended.code(), Some(2), "{}", interrupted.log_text());
+    assert!(interrupted.log_text().contains("INCOMPLETE"), "{}", interrupted.log_text());
+    assert_eq!(names(&scene, "verify/")?.len(), 1);
+    let report = verify(&scene, &[], 0)?;
+    assert_eq!(report["unread"], serde_json::json!([]), "{report:#}");
+    let report = verify(&scene, &[], 0)?;
+    assert_eq!(report["new_objects"], 0, "{report:#}");
+    Ok(())
+}
+
+#[test]
+fn a_repository_that_can_not_be_reached_is_neither_clean_nor_damaged() -> Result<()> {
+    let scene = two_backups()?;
+    let away = scene.sandbox.path().join("away");
+    fs::rename(scene.repository(), &away)?;
+    let ended = scene.agent.run(&["verify"])?.exited_with(2)?;
+    assert!(!ended.stdout.contains("FINDING") && !ended.stdout.contains("clean"), "{}", ended.said());
+    fs::rename(&away, scene.repository())?;
+    verify(&scene, &[], 0)?;
+    scene.agent.run(&["verify", "--backup", "20200101T000000Z-full"])?.exited_with(2)?;
+    let id = entries(&scene)?.remove(0).id().to_string();
+    let one = verify(&scene, &["--backup", &id], 0)?;
+    assert!(one["due_objects"].as_u64() < one["objects"].as_u64(), "{one:#}");
+    Ok(())
+}
+
+/// A cluster that archives into a locked bucket, with a backup.
+fn on_s3(mode: &str) -> Result<Scene> {
+    let settings = Settings::new().set_text("repository.lock", "mode", mode);
+    let mut scene = Scene::open(Plot { on_s3: true, settings, ..Plot::small() })?;
+    scene.agent.succeed(&["backup"])?;
+    scene.write_segments(3)?;
+    scene.cluster.wait_archived()?;
+    Ok(scene)
+}
+
+/// A request for an object of the scene's bucket.
+fn request(
+    scene: &Scene,
+    method: &str,
+    name: &str,
+    query: &[(&str, &str)],
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Answer> {
+    let Place::Bucket { bucket, .. } = &scene.place else { anyhow::bail!("not on S3") };
+    let client = scene.server.as_ref().context("a server")?.client();
+    client.request(method, &format!("/{bucket}/{PREFIX}/{name}"), query, headers, body.as_bytes())?.success()
+}
+
+#[test]
+fn on_s3_locks_are_asked_for_once_and_deleted_and_overwritten_objects_are_found() -> Result<()> {
+    let scene = on_s3("compliance")?;
+    let first = verify(&scene, &[], 0)?;
+    let second = verify(&scene, &[], 0)?;
+    // Only what is new: the first run's ledger.
+    assert_eq!(second["locks_asked"], 1, "{first:#} {second:#}");
+    let names = segments(&scene)?;
+    let victim = names.get(names.len() - 2).context("a segment")?;
+    let good = scene.place.read(victim)?;
+
+    let deleted = request(&scene, "DELETE", victim, &[], &[], "")?;
+    let marker = deleted.header("x-amz-version-id").context("the marker's version")?.to_owned();
+    let report = verify(&scene, &[], 1)?;
+    assert_eq!(findings(&report), [(victim.clone(), "deleted".to_owned())], "{report:#}");
+    assert!(finding(&report, victim)?["lost"][0]["from_lsn"].is_string(), "{report:#}");
+    request(&scene, "DELETE", victim, &[("versionId", &marker)], &[], "")?;
+    verify(&scene, &[], 0)?;
+
+    scene.place.tamper(victim, b"not what was archived")?;
+    let report = verify(&scene, &[], 1)?;
+    let found = findings(&report);
+    for damage in ["content", "overwritten", "lock_too_short"] {
+        assert!(found.contains(&(victim.clone(), damage.to_owned())), "{damage}: {report:#}");
+    }
+    assert_eq!(scene.place.read(victim)?.len(), 21);
+    assert!(good.len() > 21);
+    Ok(())
+}
+
+#[test]
+fn on_s3_a_lock_that_somebody_shortened_is_found() -> Result<()> {
+    let scene = on_s3("governance")?;
+    verify(&scene, &[], 0)?;
+    let entry = entries(&scene)?.remove(0);
+    let part = object(&entry, "base-0001.tar.zst")?;
+    let until = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_hours(3))?;
+    let until = until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let retention =
+        format!("<Retention><Mode>GOVERNANCE</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>");
+    let bypass = [("x-amz-bypass-governance-retention", "true")];
+    request(&scene, "PUT", &part, &[("retention", "")], &bypass, &retention)?;
+    let report = verify(&scene, &[], 1)?;
+    assert_eq!(findings(&report), [(part.clone(), "lock_too_short".to_owned())], "{report:#}");
+    let found = finding(&report, &part)?;
+    assert_eq!(found["found"]["until"], until.as_str(), "{found:#}");
+    assert_eq!(found["lost"], serde_json::json!([]), "{found:#}");
     Ok(())
 }

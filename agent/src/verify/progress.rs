@@ -71,6 +71,12 @@ impl Progress {
         }
     }
 
+    /// Bytes that have arrived.
+    #[cfg(test)]
+    pub(super) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
     /// Takes the bytes of an object that is read again off.
     pub(super) fn take_back(&self, bytes: u64) {
         self.done.fetch_sub(bytes, Ordering::Relaxed);

@@ -5,10 +5,13 @@ use super::*;
 use crate::codec::seal::{Effort, Sealed, seal};
 use crate::store::fault::{Fault, Faults};
 use crate::store::{Operation, PutPayload, Store};
+use jiff::Timestamp;
 use std::time::Duration;
 use wald_core::blake3_hex::Blake3Hex;
-use wald_core::catalog::{CatalogFacts, Part, StoredObject};
+use wald_core::catalog::{CatalogEntry, CatalogFacts, Part, StoredObject};
+
 use wald_core::identity::Identity;
+use wald_core::ledger::Finding;
 use wald_core::object_key::ObjectKey;
 use wald_core::segment::{SegmentName, SegmentSize};
 use wald_core::system_id::SystemId;

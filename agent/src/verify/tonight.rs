@@ -127,13 +127,13 @@ impl Tonight {
     /// Whether every chosen object was judged; those that were not are told as not read.
     pub fn account_for(&mut self, chosen: impl Iterator<Item = Box<str>>) {
         let unread: BTreeSet<&str> = self.unread.iter().map(|unread| unread.object.as_str()).collect();
-        let open = |name: &Box<str>| {
+        let open = |name: &str| {
             self.looked(name).is_none()
                 && !self.vanished.contains(name)
                 && !self.blocked.contains(name)
-                && !unread.contains(&**name)
+                && !unread.contains(name)
         };
-        let left: Vec<Box<str>> = chosen.filter(open).collect();
+        let left: Vec<Box<str>> = chosen.filter(|name| open(name)).collect();
         let problem = if self.interrupted { "the run was interrupted" } else { "the run ended before it" };
         let told = left.iter().take(LEFT_TOLD);
         self.unread.extend(told.map(|name| Unread { object: name.to_string(), problem: problem.to_owned() }));

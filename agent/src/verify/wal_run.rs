@@ -150,7 +150,7 @@ impl Shared {
             Opened { sealed, walk: walk.map(OpenSegment::finish), raw_bytes }
         })?;
         let opened = read.map(|whole| whole.value);
-        if !opened.as_ref().is_some_and(|opened| opened.sealed.is_ok()) {
+        if opened.as_ref().is_none_or(|opened| opened.sealed.is_err()) {
             *walker = anew(None);
         }
         Ok(opened)

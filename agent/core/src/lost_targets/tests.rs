@@ -153,10 +153,12 @@ proptest! {
         second: bool,
     ) {
         let whole = undamaged();
-        let mut unusable = Unusable::default();
-        unusable.segments = bad.into_iter().map(|(timeline, number)| (tl(timeline), number)).collect();
         let ids = [(first, 5), (second, 20)].into_iter().filter(|(bad, _)| *bad);
-        unusable.backups = ids.map(|(_, number)| backup(1, number).id().clone()).collect();
+        let unusable = Unusable {
+            segments: bad.into_iter().map(|(timeline, number)| (tl(timeline), number)).collect(),
+            backups: ids.map(|(_, number)| backup(1, number).id().clone()).collect(),
+            ..Unusable::default()
+        };
         let sum = |windows: &[RecoveryWindow]| -> u64 {
             windows.iter().map(|window| window.until_lsn.bytes_since(window.from_lsn)).sum()
         };

@@ -4,8 +4,12 @@
 //! - [`StoreError::Absent`] is returned only if the repository itself said that this object is
 //!   not there. A missing bucket, an unmounted disk, a proxy's 404, a time-out are other errors.
 //! - [`Created::Stored`] and [`Upload::finish`] mean durable: S3 confirmed a request that carried
-//!   checksums; in a directory the file and every directory above it were synced.
+//!   checksums; in a directory the file and every directory above it were synced. They mean locked
+//!   as well, where [`StoreOptions::lock`] asks for that.
 //! - Nothing is overwritten: objects are created "only if absent", uploads look before they write.
+//! - Of what S3 promises only that is relied on which the server was seen to keep
+//!   ([`Guarantees`]); the rest is looked up, read back and set afterwards.
+//! - Locks are only made longer, and nothing asks to bypass one.
 //! - Bounded: no read is larger than its caller allows, no request waits without a limit.
 //! - No credential appears in `Debug`, `Display`, an error or a log line.
 //!

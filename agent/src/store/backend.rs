@@ -132,28 +132,6 @@ impl Store {
         Self { inner: Arc::new(Inner { lock: None, ..(*self.inner).clone() }) }
     }
 
-    /// The same repository, trusted as far as its server was seen to deserve it. The log says which
-    /// promises wald has to see to itself. Of no effect on what is not a server.
-    #[must_use]
-    pub fn with_guarantees(&self, guarantees: Guarantees) -> Self {
-        let Some(access) = &self.inner.access else { return self.clone() };
-        for sentence in guarantees.explain_missing() {
-            tracing::info!(repository = self.inner.name, "{sentence}");
-        }
-        let mut inner = Inner { guarantees, ..(*self.inner).clone() };
-        // Reached with the same options before; should it fail, what is there does as well.
-        if let Ok(connected) = access.connect(guarantees) {
-            inner.objects = Arc::new(connected.objects);
-            inner.kind = Kind::S3(connected.requests);
-        }
-        Self { inner: Arc::new(inner) }
-    }
-
-    /// What is taken for granted here.
-    pub fn guarantees(&self) -> Guarantees {
-        self.inner.guarantees
-    }
-
     /// The same repository with another clock, from which locks count.
     #[must_use]
     pub fn with_clock(&self, clock: Clock) -> Self {

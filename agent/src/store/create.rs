@@ -12,7 +12,7 @@ use super::error::{Operation, StoreError};
 use super::http::time_to_send;
 use super::versions::{ObjectVersion, VersionId, VersionKind};
 use futures::TryStreamExt;
-use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use wald_core::object_key::ObjectKey;
 use wald_core::object_lock::ObjectLock;
 
@@ -26,7 +26,7 @@ impl Store {
         let inner = &self.inner;
         inner.check_place(Operation::Create, key.as_str()).await?;
         let careful = !inner.guarantees.create_only;
-        if careful && inner.is_occupied(key).await? {
+        if careful && inner.looks_occupied(key).await? {
             return self.exists(key.as_str(), &payload).await;
         }
         let lock = inner.lock_now();
@@ -166,6 +166,20 @@ impl Inner {
             Ok(_) => Ok(true),
             Err(StoreError::Absent { .. } | StoreError::Deleted { .. }) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The same at a glance, for a server that does not look itself. A 404 from anybody will do: the
+    /// request that follows would not get past him.
+    async fn looks_occupied(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+        let path = self.path(key.as_str());
+        match self.within_deadline(Operation::Stat, key.as_str(), self.objects.head(&path)).await? {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => match self.error(Operation::Stat, key.as_str(), &error).await {
+                StoreError::Absent { .. } | StoreError::Deleted { .. } => Ok(false),
+                error => Err(error),
+            },
         }
     }
 

@@ -3,7 +3,9 @@
 //! Invariant: what was not tried is not believed: [`Guarantees::none`] is where a bucket begins,
 //! and everything that a guarantee would give is then looked up and read back instead.
 
+use super::backend::{Inner, Kind, Store};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What was found out about a server by trying. A field that an older record does not have was not
 /// tried.
@@ -108,6 +110,30 @@ impl Guarantees {
                  server was not seen to mark its answer",
             ),
         ]
+    }
+}
+
+impl Store {
+    /// The same repository, trusted as far as its server was seen to deserve it. The log says which
+    /// promises wald has to see to itself. Of no effect on what is not a server.
+    #[must_use]
+    pub fn with_guarantees(&self, guarantees: Guarantees) -> Self {
+        let Some(access) = &self.inner.access else { return self.clone() };
+        for sentence in guarantees.explain_missing() {
+            tracing::info!(repository = self.inner.name, "{sentence}");
+        }
+        let mut inner = Inner { guarantees, ..(*self.inner).clone() };
+        // Reached with the same options before; should it fail, what is there does as well.
+        if let Ok(connected) = access.connect(guarantees) {
+            inner.objects = Arc::new(connected.objects);
+            inner.kind = Kind::S3(connected.requests);
+        }
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What is taken for granted here.
+    pub fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees
     }
 }
 

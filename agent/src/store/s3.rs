@@ -117,6 +117,12 @@ impl Access {
         })
     }
 
+    /// The same with another way to the server.
+    #[cfg(test)]
+    pub(super) fn through(self, http: HttpClient) -> Self {
+        Self { http, ..self }
+    }
+
     /// Makes the clients. Both send through [`Signing`], so object_store is told not to sign.
     ///
     /// Where TLS protects what is on its way and the server compares checksums, the payload is not

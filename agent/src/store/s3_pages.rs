@@ -192,3 +192,53 @@ fn decoded(name: &str, encoded: bool) -> Result<String, Unreadable> {
     let decoded = percent_decode_str(&spaced).decode_utf8();
     decoded.map(|name| name.into_owned()).map_err(|_| format!("{name:?} in the list is no name"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
+
+    fn page(encoding: &str, key: &str) -> String {
+        format!(
+            "<?xml version=\"1.0\"?>\n<ListVersionsResult xmlns=\"x\">{encoding}<IsTruncated>false</IsTruncated>\
+             <Version><Key>{key}</Key><VersionId>v</VersionId><IsLatest>true</IsLatest>\
+             <LastModified>2026-11-22T21:26:13Z</LastModified><Size>1</Size></Version></ListVersionsResult>\n"
+        )
+    }
+
+    fn key_of(text: &str) -> String {
+        let (page, next) = VersionsPage::read(text.as_bytes()).unwrap();
+        assert_eq!(next, None);
+        page.versions.first().map(|version| version.key.clone()).unwrap()
+    }
+
+    #[test]
+    fn a_server_that_does_not_encode_names_is_read_as_it_writes() {
+        for encoding in ["", "<EncodingType></EncodingType>"] {
+            assert_eq!(key_of(&page(encoding, "a+b%20&amp;&#252;")), "a+b%20&ü");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_comes_back(name in "\\PC{1,40}") {
+            let encoded = utf8_percent_encode(&name, NON_ALPHANUMERIC).to_string();
+            let key = key_of(&page("<EncodingType>url</EncodingType>", &encoded.replace("%20", "+")));
+            prop_assert_eq!(key, name);
+        }
+
+        #[test]
+        fn any_answer_is_read_or_refused_without_panic(
+            before in "(<\\?xml version=\"1.0\"\\?>)?(<ListVersionsResult>)?",
+            inside in "(<[A-Za-z]{1,20}>|</[A-Za-z]{1,20}>|\\PC){0,40}",
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let text = format!("{before}{inside}</ListVersionsResult>");
+            let _ = VersionsPage::read(text.as_bytes());
+            let _ = UploadsPage::read(text.as_bytes());
+            let _ = VersionsPage::read(&bytes);
+            let _ = read::<Retention>("Retention", format!("<Retention>{inside}</Retention>").as_bytes());
+        }
+    }
+}

@@ -7,7 +7,7 @@
 use super::error::{Cause, element};
 use super::http::{LIST_BYTES_MAX, whole};
 use super::secrets::Secrets;
-use super::signing::ForcedDigest;
+use super::signing::TrialSignature;
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -45,14 +45,14 @@ pub(super) struct S3Request<'r> {
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Bytes,
-    /// Signed for instead of the body's.
-    pub(super) digest: Option<ForcedDigest>,
+    /// Other than usual.
+    pub(super) signature: Option<TrialSignature>,
 }
 
 impl<'r> S3Request<'r> {
     /// A request for an object.
     pub(super) fn plain(method: Method, key: &'r str) -> Self {
-        Self { method, key, query: Vec::new(), headers: Vec::new(), body: Bytes::new(), digest: None }
+        Self { method, key, query: Vec::new(), headers: Vec::new(), body: Bytes::new(), signature: None }
     }
 
     /// A request for a part of an object's description, or with an empty key of the bucket's.
@@ -144,6 +144,11 @@ impl S3Requests {
         Self(Arc::new(Bucket { http, url: url.trim_end_matches('/').to_owned(), retry }))
     }
 
+    /// Whether nobody on the way can change what is sent.
+    pub(super) fn is_tls(&self) -> bool {
+        self.0.url.starts_with("https://")
+    }
+
     /// Sends a request until it is answered with success, or with a refusal that a second try would
     /// not change, or the time for tries is over.
     pub(super) async fn send(&self, request: &S3Request<'_>) -> Result<S3Answer, S3Failure> {
@@ -181,8 +186,8 @@ impl S3Requests {
         let mut http = HttpRequest::new(HttpRequestBody::from(request.body.clone()));
         *http.method_mut() = request.method.clone();
         *http.uri_mut() = url.parse().map_err(|_| invalid())?;
-        if let Some(digest) = request.digest {
-            http.extensions_mut().insert(digest);
+        if let Some(signature) = request.signature {
+            http.extensions_mut().insert(signature);
         }
         for (name, value) in &request.headers {
             let value = HeaderValue::from_str(value).map_err(|_| invalid())?;

@@ -35,9 +35,14 @@ pub(super) struct NoCredentials(#[source] pub(super) object_store::Error);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ToldLock(pub(super) ObjectLock);
 
-/// Signs a request for this SHA-256, whatever its body is: see [`super::trial`].
+/// How the body of a trial is signed, other than usual: see [`super::trial`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ForcedDigest(pub(super) [u8; 32]);
+pub(super) enum TrialSignature {
+    /// For a body with this SHA-256.
+    For([u8; 32]),
+    /// Not at all.
+    Unsigned,
+}
 
 /// How requests to one bucket are signed.
 #[derive(Debug)]
@@ -81,11 +86,11 @@ impl Signing {
         // Not a time-out or a cut: the provider has tried as often as it should.
         let refused = |error| HttpError::new(HttpErrorKind::Decode, NoCredentials(error));
         let credential = credentials.get_credential().await.map_err(refused)?;
-        let forced = request.extensions().get::<ForcedDigest>().map(|digest| digest.0.to_vec());
-        let sign_payload = self.sign_payload || forced.is_some();
-        let digest = match forced {
-            None if sign_payload => payload_digest(request)?,
-            forced => forced,
+        let (sign_payload, digest) = match request.extensions().get::<TrialSignature>() {
+            Some(TrialSignature::For(digest)) => (true, Some(digest.to_vec())),
+            Some(TrialSignature::Unsigned) => (false, None),
+            None if self.sign_payload => (true, payload_digest(request)?),
+            None => (false, None),
         };
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .with_sign_payload(sign_payload)

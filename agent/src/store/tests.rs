@@ -1,5 +1,10 @@
 //! How answers are read that no well-behaved server gives: each comes from a canned server.
 
+mod careful;
+mod recorder;
+mod requests;
+mod signing;
+
 use super::{AwsEnvironment, Guarantees, Store, StoreError, StoreOptions};
 use bytes::Bytes;
 use futures::TryStreamExt;

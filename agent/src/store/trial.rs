@@ -6,7 +6,7 @@
 use super::backend::{Inner, Kind, Store};
 use super::error::{Operation, StoreError};
 use super::s3_requests::{S3Failure, S3Request, S3Requests};
-use super::signing::ForcedDigest;
+use super::signing::TrialSignature;
 use super::versions::{PendingUpload, VersionId};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -63,8 +63,11 @@ impl Trial<'_> {
         let mut request = S3Request::plain(Method::PUT, &key);
         request.body = Bytes::from_static(BODY);
         match header {
-            Some(header) => request.headers.push(header),
-            None => request.digest = Some(ForcedDigest(Sha256::digest(b"another body").into())),
+            Some(header) => {
+                request.headers.push(header);
+                request.signature = self.signature();
+            }
+            None => request.signature = Some(TrialSignature::For(Sha256::digest(b"another body").into())),
         }
         match self.send(Operation::Create, &request).await? {
             Err(failure) => self.is_refusal(Operation::Create, failure),
@@ -98,6 +101,7 @@ impl Trial<'_> {
         let mut part =
             S3Request::plain(Method::PUT, &key).with("partNumber", "1").with("uploadId", &*upload_id);
         part.headers.push(header);
+        part.signature = self.signature();
         part.body = Bytes::from_static(BODY);
         let sent = self.send(Operation::Upload, &part).await?;
         let pending =
@@ -107,6 +111,11 @@ impl Trial<'_> {
             Ok(_) => Ok(false),
             Err(failure) => self.is_refusal(Operation::Upload, failure),
         }
+    }
+
+    /// As with the payloads that are trusted to their checksums.
+    fn signature(&self) -> Option<TrialSignature> {
+        self.requests.is_tls().then_some(TrialSignature::Unsigned)
     }
 
     async fn send(

@@ -115,6 +115,10 @@ impl Upload {
                 let in_directory = matches!(self.inner.kind, Kind::Directory(_));
                 if in_directory || self.check_size().await.is_err() {
                     self.parts = Some(parts);
+                    // Somebody was faster, between our look and the server's.
+                    if matches!(error, object_store::Error::Precondition { .. }) {
+                        return Err(self.inner.occupied(self.key.as_str()));
+                    }
                     return Err(self.inner.error(Operation::Upload, self.key.as_str(), &error).await);
                 }
                 None

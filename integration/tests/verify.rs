@@ -515,3 +515,83 @@ fn on_s3_a_lock_that_somebody_shortened_is_found() -> Result<()> {
     assert_eq!(found["lost"], serde_json::json!([]), "{found:#}");
     Ok(())
 }
+
+/// The most memory that a program has had, in KiB.
+fn peak_memory(scene: &Scene, name: &str, arguments: &[&str]) -> Result<(u64, String)> {
+    let log = scene.sandbox.path().join(format!("{name}.log"));
+    let mut process = Process::spawn(name, scene.agent.command(arguments), &log)?;
+    let status = format!("/proc/{}/status", process.id());
+    let mut peak = 0;
+    while process.ended()?.is_none() {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let now = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+        peak = now.unwrap_or(0).max(peak);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok((peak, process.log_text()))
+}
+
+/// Bytes that nothing compresses, the same every time.
+fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut noise = Vec::with_capacity(bytes + 8);
+    while noise.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise.extend_from_slice(&state.to_le_bytes());
+    }
+    noise.truncate(bytes);
+    noise
+}
+
+#[test]
+fn memory_does_not_grow_with_the_repository() -> Result<()> {
+    const MEMORY_KIB_MAX: u64 = 200 << 10;
+    const SEGMENTS: u64 = 100_000;
+    let settings = Settings::new().set("verify", "workers", "8").set_text("backup", "part_size", "32MiB");
+    let mut scene = Scene::open(Plot { settings, ..Plot::small() })?;
+    // More parts than lanes, that hardly compress, and many files.
+    let big = scene.cluster.data_dir().join("big");
+    fs::create_dir(&big)?;
+    for number in 0..15u64 {
+        fs::write(big.join(format!("noise-{number}")), noise(30 << 20, number + 1))?;
+    }
+    for number in 0..20_000 {
+        fs::write(big.join(format!("a-file-with-a-name-{number}")), b"x")?;
+    }
+    scene.sandbox.account().own(&big)?;
+    for entry in fs::read_dir(&big)? {
+        scene.sandbox.account().own(&entry?.path())?;
+    }
+    scene.agent.succeed(&["backup"])?;
+    scene.cluster.wait_archived()?;
+    let (peak, said) = peak_memory(&scene, "content", &["verify"])?;
+    println!("450 MiB of noise and 20,000 files: {} MiB\n{said}", peak >> 10);
+    assert!(said.contains("clean"), "{said}");
+    assert!(peak < MEMORY_KIB_MAX, "{peak} KiB");
+
+    // As many segments as a listing may have; they follow the real ones and are not read.
+    let names = segments(&scene)?;
+    let last = names.last().context("a segment")?.trim_start_matches("wal/").trim_end_matches(".zst");
+    let last = wald_core::segment::SegmentName::parse(last)?;
+    let size = wald_core::segment::SegmentSize::new(1 << 20)?;
+    let first = last.number(size).context("a number")? + 1;
+    for number in first..first + SEGMENTS {
+        let name = wald_core::segment::SegmentName::from_number(last.timeline(), number, size);
+        let name = name.context("a name")?;
+        let path = scene.repository().join(format!("wal/{name}.zst"));
+        fs::write(&path, b"x")?;
+        scene.sandbox.account().own(&path)?;
+    }
+    for name in ["first", "second"] {
+        let (peak, said) = peak_memory(&scene, name, &["verify", "--depth", "presence"])?;
+        println!("{SEGMENTS} segments, {name} run: {} MiB\n{said}", peak >> 10);
+        assert!(said.contains("clean"), "{said}");
+        assert!(peak < MEMORY_KIB_MAX, "{peak} KiB");
+    }
+    let ledger = scene.place.objects("verify/")?.pop().context("a ledger")?;
+    println!("{} holds {} bytes", ledger.name, ledger.bytes);
+    Ok(())
+}

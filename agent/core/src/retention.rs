@@ -14,19 +14,33 @@
 //! there is no anchor, all its backups are kept. Beside that the newest whole backups are
 //! kept, as many as the policy says, with the WAL that leads on from them.
 
-mod line;
 mod name;
+mod seen;
+mod line;
+mod choice;
+mod guard;
 mod need;
 mod needed;
-mod seen;
+
+mod version;
+mod survey;
+mod locked;
+mod sort;
+mod plan;
 
 #[cfg(test)]
 mod tests;
 
+pub use locked::WaitsFor;
 pub use name::ObjectName;
 pub use need::{BackupReason, Need, Pending, Reason, Unneeded};
 pub use needed::{Basis, Needed, needed};
+pub use plan::{
+    Deletions, Extension, Inputs, Kept, Later, LeftAlone, Plan, Refusal, Removal, locks_wanted, plan,
+};
 pub use seen::Seen;
+pub use survey::Survey;
+pub use version::{ListedUpload, ListedVersion, LockState, VersionKind};
 
 use jiff::SignedDuration;
 use std::num::NonZeroU32;
@@ -47,6 +61,14 @@ const PENDING_WAL_BEFORE: SignedDuration = SignedDuration::from_hours(24);
 
 /// What a run of `expire` or `verify` wrote down is kept at least for so long.
 pub const RECORD_AGE_MIN: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+/// An upload in parts that was begun so long ago is not going to be completed.
+pub const UPLOAD_AGE_MIN: SignedDuration = SignedDuration::from_hours(24);
+
+/// A lock is extended by so much more than is needed: what is needed moves on with the time, and
+/// with this much to spare a run every night, late or early by some hours, extends the lock
+/// of an object every other night at most, and no lock ends between two runs.
+pub const LOCK_SLACK: SignedDuration = SignedDuration::from_hours(30);
 
 /// `[retention]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -54,7 +54,7 @@ pub enum Reason {
     /// A history file: PostgreSQL asks for all of them to find the latest timeline and the
     /// number of the next (`findNewestTimeLine` in `timeline.c`), so none may ever be missing.
     History,
-    /// WAL of a timeline that has no history and no backup: its history may still come.
+    /// WAL of a timeline that is newer than all with a history or a backup: they may still come.
     LoneTimeline {
         /// The timeline.
         timeline: TimelineId,
@@ -132,6 +132,8 @@ pub enum Unneeded {
     Trial,
     /// A record that is too old to be asked for.
     OldRecord,
+    /// A delete marker that hides nothing.
+    StrayMarker,
 }
 
 impl fmt::Display for Reason {
@@ -144,7 +146,10 @@ impl fmt::Display for Reason {
             }
             Reason::History => f.write_str("PostgreSQL asks for every history, so all are kept for ever"),
             Reason::LoneTimeline { timeline } => {
-                write!(f, "timeline {timeline} has neither history nor backup yet, and they may still come")
+                write!(
+                    f,
+                    "timeline {timeline} is newer than every history and backup, and they may still come"
+                )
             }
             Reason::RecentWal => {
                 f.write_str("it was stored in the window, and the WAL that leads to it may still come")
@@ -202,6 +207,7 @@ impl fmt::Display for Unneeded {
             Unneeded::ExpiredWal => f.write_str("no backup that is kept needs this WAL"),
             Unneeded::ExpiredGap => f.write_str("it tells of WAL that is not kept any more"),
             Unneeded::Trial => f.write_str("wald repo check left it"),
+            Unneeded::StrayMarker => f.write_str("it is a delete marker that hides nothing"),
             Unneeded::OldRecord => f.write_str("it is an old record, and a newer one is there"),
         }
     }

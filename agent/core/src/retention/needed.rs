@@ -1,5 +1,7 @@
 //! Finds out what is needed, once; and then answers for any name.
 
+use super::choice::Choice;
+use super::guard::{Guards, Shape, segments_of};
 use super::line::{Holding, Line, Window};
 use super::name::ObjectName;
 use super::need::{BackupReason, Need, Pending, Reason, Unneeded};
@@ -40,8 +42,10 @@ pub struct Needed {
     lines: Vec<Holding>,
     /// What each timeline contributes to lines: first segment, last segment, index into `lines`.
     stretches: BTreeMap<TimelineId, Vec<(u64, u64, usize)>>,
-    /// Timelines that are part of a line with backups.
-    with_backups: BTreeSet<TimelineId>,
+    /// The latest timeline that has a history or a backup, and whether its line has backups.
+    latest: Option<(TimelineId, bool)>,
+    /// All lines that have backups.
+    shapes: Vec<Shape>,
     /// WAL that was stored since then may be needed by a backup in progress.
     pending_since: Option<Timestamp>,
     seen: Seen,
@@ -74,7 +78,8 @@ pub fn needed(basis: Basis<'_>, policy: Policy, now: Timestamp) -> Needed {
         backups: holdings.catalog.iter().map(|entry| (entry.id().clone(), None)).collect(),
         lines: Vec::new(),
         stretches: BTreeMap::new(),
-        with_backups: lines.iter().map(|line| line.timeline).collect(),
+        latest: known.last().map(|latest| (*latest, lines.iter().any(|line| line.timeline == *latest))),
+        shapes: lines.iter().map(|line| Shape::of(line, holdings.coverage.segment_size())).collect(),
         pending_since: None,
         seen: basis.seen.clone(),
     };
@@ -87,101 +92,10 @@ pub fn needed(basis: Basis<'_>, policy: Policy, now: Timestamp) -> Needed {
     needed.backups.extend(choice.reasons(&window).into_iter().map(|(id, kept)| (id.clone(), Some(kept))));
     let kept: BTreeSet<&BackupId> = choice.kept.keys().copied().collect();
     for (line, horizon) in &choice.followed {
-        needed.follow(line, holdings, line.holding(&window, &kept, &choice.minimum, *horizon));
+        needed.follow(line, line.holding(&window, &kept, &choice.minimum, *horizon));
     }
     needed.pending_since = needed.pending_since(basis.seen);
     needed
-}
-
-/// Which lines are followed, and which backups are kept.
-struct Choice<'a> {
-    /// With the time at which the line's last target leaves the window.
-    followed: Vec<(&'a Line<'a>, Timestamp)>,
-    kept: BTreeMap<&'a BackupId, BackupReason>,
-    /// The newest whole backups.
-    minimum: BTreeSet<&'a BackupId>,
-}
-
-impl<'a> Choice<'a> {
-    fn make(lines: &'a [Line<'a>], latest: Option<TimelineId>, window: &Window) -> Self {
-        let mut choice =
-            Self { followed: Vec::new(), kept: BTreeMap::new(), minimum: newest_whole(lines, window) };
-        let now_on = window.leaves(window.now);
-        for line in lines {
-            if Some(line.timeline) == latest {
-                choice.followed.push((line, now_on));
-            } else if line.has_targets(window) {
-                choice.followed.push((line, line.last_target_leaves(window).min(now_on)));
-            } else {
-                continue;
-            }
-            choice.keep_for(line, window);
-        }
-        let count = window.policy.full_backups_min.get();
-        for line in lines {
-            // What is kept only for its number is kept with the WAL that leads on from it.
-            let own = |id: &&BackupId| line.members.iter().any(|m| m.entry.id() == *id);
-            let mine: Vec<&BackupId> = choice.minimum.iter().copied().filter(own).collect();
-            if mine.is_empty() {
-                continue;
-            }
-            let alone = mine.iter().any(|id| {
-                let follows =
-                    |(followed, _): &(&Line<'_>, _)| followed.members.iter().any(|m| m.entry.id() == *id);
-                !choice.followed.iter().any(follows)
-            });
-            if alone {
-                choice.followed.push((line, now_on));
-            }
-            for id in mine {
-                choice.kept.entry(id).or_insert(BackupReason::Minimum { count });
-            }
-        }
-        choice
-    }
-
-    /// The anchor and everything after it.
-    fn keep_for(&mut self, line: &'a Line<'a>, window: &Window) {
-        let anchor = line.anchor(window);
-        let timeline = line.timeline;
-        for (index, member) in line.members.iter().enumerate().skip(anchor.unwrap_or(0)) {
-            let reason = if member.entry.stopped_at() > window.begin {
-                BackupReason::InWindow
-            } else if anchor == Some(index) {
-                BackupReason::Anchor { timeline }
-            } else {
-                BackupReason::NoneNewer { timeline }
-            };
-            // Reasons are ordered by how much they say.
-            let kept = self.kept.entry(member.entry.id()).or_insert(reason);
-            *kept = reason.min(*kept);
-        }
-    }
-
-    /// The kept backups, with the time until which each is needed by what is known.
-    fn reasons(&self, window: &Window) -> Vec<(&'a BackupId, (BackupReason, Timestamp))> {
-        let now_on = window.leaves(window.now);
-        let until = |id: &BackupId| {
-            let on_lines = self.followed.iter().filter_map(|(line, horizon)| {
-                let index = line.members.iter().position(|member| member.entry.id() == id)?;
-                Some(line.freed(index, window).map_or(*horizon, |free| free.min(*horizon)))
-            });
-            let counted = self.minimum.contains(id).then_some(now_on);
-            on_lines.chain(counted).max().unwrap_or(now_on)
-        };
-        self.kept.iter().map(|(id, reason)| (*id, (*reason, until(id)))).collect()
-    }
-}
-
-/// The newest backups that are whole on their own timeline.
-fn newest_whole<'a>(lines: &'a [Line<'a>], window: &Window) -> BTreeSet<&'a BackupId> {
-    let own = lines
-        .iter()
-        .flat_map(|line| line.members.iter().filter(|m| m.entry.timeline() == line.timeline && m.is_whole()));
-    let mut whole: Vec<&CatalogEntry> = own.map(|member| member.entry).collect();
-    whole.sort_by_key(|entry| std::cmp::Reverse((entry.stopped_at(), entry.stop_lsn())));
-    let count = usize::try_from(window.policy.full_backups_min.get()).unwrap_or(usize::MAX);
-    whole.into_iter().take(count).map(CatalogEntry::id).collect()
 }
 
 impl Needed {
@@ -231,21 +145,22 @@ impl Needed {
             .is_some_and(|number| self.on_lines(segment.timeline(), number).next().is_some())
     }
 
+    /// The WAL that has to stay as long as `backups` exist, needed or not.
+    pub(super) fn guards(&self, backups: &BTreeSet<&BackupId>) -> Guards {
+        Guards::of(&self.shapes, backups, self.size)
+    }
+
     fn for_ever(&self, reason: Reason) -> Need {
         Need::Needed { reason, until: self.window.leaves(self.window.now) }
     }
 
-    fn follow(&mut self, line: &Line<'_>, holdings: Holdings<'_>, holding: Option<Holding>) {
+    fn follow(&mut self, line: &Line<'_>, holding: Option<Holding>) {
         let Some(holding) = holding else { return };
-        let size = u64::from(holdings.coverage.segment_size().bytes());
         let index = self.lines.len();
-        for stretch in line.history.stretches() {
-            // The parent's file of the segment in which the child begins leads up to there
-            // where the child's is missing (see `wal_path`).
-            let first = stretch.begin.map_or(0, |begin| begin.get() / size).max(holding.floor);
-            let last = stretch.end.map_or(u64::MAX, |end| (end.get() - 1) / size);
+        for (timeline, first, last) in segments_of(line, self.size) {
+            let first = first.max(holding.floor);
             if first <= last {
-                self.stretches.entry(stretch.timeline).or_default().push((first, last, index));
+                self.stretches.entry(timeline).or_default().push((first, last, index));
             }
         }
         self.lines.push(holding);
@@ -275,7 +190,10 @@ impl Needed {
             return Need::Needed { reason, until: line.until(number).max(stays) };
         }
         let above = self.lines.iter().map(|line| line.floor).min().is_some_and(|floor| number >= floor);
-        if above && !self.with_backups.contains(&timeline) {
+        let lone = self
+            .latest
+            .is_none_or(|(latest, has_backups)| timeline > latest || (timeline == latest && !has_backups));
+        if above && lone {
             return self.for_ever(Reason::LoneTimeline { timeline });
         }
         if above && stored_at >= self.window.begin {

@@ -1,5 +1,7 @@
 //! Tests of retention: whatever a cluster has been through, what is not needed is not missed.
 
+mod expire;
+mod repository;
 mod world;
 
 use super::*;

@@ -17,6 +17,9 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
+/// So many moments are asked for at most.
+const MOMENTS_MAX: usize = 150;
+
 pub const MIB: u64 = 1 << 20;
 
 pub fn tl(number: u32) -> TimelineId {
@@ -150,8 +153,14 @@ impl World {
             Event::Idle { hours: count } => self.pass(hours(i64::from(count))),
             Event::Begin { back } => {
                 self.pass(SignedDuration::from_mins(1));
-                let start = self.position().saturating_sub(u64::from(back)).max(1) * MIB + 0x28;
                 let timeline = self.timeline;
+                // A restart point is hours old at most.
+                let recent = |number: &u64| {
+                    let stored = self.segments.get(&(timeline, *number));
+                    stored.is_some_and(|stored| *stored >= self.now - hours(20))
+                };
+                let back = (1..=u64::from(back)).map(|back| self.position().saturating_sub(back));
+                let start = back.take_while(recent).last().unwrap_or(self.position()) * MIB + 0x28;
                 let started_at = self.now;
                 self.running.push(Running { timeline, start: Lsn::new(start).unwrap(), started_at });
             }
@@ -186,6 +195,10 @@ impl World {
         }
         let index = if newest { self.running.len() - 1 } else { 0 };
         let running = self.running.remove(index);
+        // One that adds nothing for so long has failed.
+        if self.now - hours(40) > running.started_at {
+            return;
+        }
         self.pass(SignedDuration::from_mins(1));
         let stop = Lsn::new(self.position() * MIB + 0x100).unwrap();
         let id = BackupId::new(running.started_at, BackupKind::Full);
@@ -195,6 +208,13 @@ impl World {
         self.catalog.push(entry(id, running.timeline, (running.start, stop), (running.started_at, self.now)));
         // pg_backup_stop switches to the next segment and waits for this one.
         self.write(self.timeline, SignedDuration::ZERO, false);
+    }
+
+    /// The backups that have claimed a name and have not ended.
+    pub fn claimed(&self) -> impl Iterator<Item = (BackupId, Timestamp)> {
+        self.running
+            .iter()
+            .map(|running| (BackupId::new(running.started_at, BackupKind::Full), running.started_at))
     }
 
     pub fn coverage(&self) -> WalCoverage {
@@ -222,7 +242,11 @@ impl World {
             near.chain([from, self.now]).filter(|time| (from..=self.now).contains(time)).collect();
         moments.sort();
         moments.dedup();
-        moments
+        let stride = moments.len().div_ceil(MOMENTS_MAX).max(1);
+        let last = moments.len().saturating_sub(1);
+        let asked =
+            moments.into_iter().enumerate().filter(|(index, _)| index % stride == 0 || *index == last);
+        asked.map(|(_, moment)| moment).collect()
     }
 
     /// Every way to say which line is meant.
@@ -298,7 +322,7 @@ pub fn entry(
     CatalogEntry::new(facts).unwrap()
 }
 
-fn any_event() -> impl Strategy<Value = Event> {
+pub fn any_event() -> impl Strategy<Value = Event> {
     let offset = prop_oneof![Just(0u32), 1u32..1 << 20];
     let lose = prop_oneof![6 => Just(0u8), 1 => any::<u8>()];
     prop_oneof![

@@ -6,6 +6,7 @@
 
 mod backup;
 mod direct;
+mod expire;
 mod list;
 mod options;
 mod recorded;
@@ -18,6 +19,7 @@ mod verify;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
+pub use expire::ExpireArgs;
 pub use run::run;
 
 /// Archives PostgreSQL's WAL and base backups to S3 under object lock, and brings them back.
@@ -46,6 +48,8 @@ pub enum Command {
     Backup,
     /// Show backups, WAL with its gaps, and the recovery window
     List(crate::list::ListArgs),
+    /// Extend the locks of what the recovery window needs, delete what it does not
+    Expire(expire::ExpireArgs),
     /// Restore a backup into a directory and prepare recovery to a point in time
     Restore(Box<crate::recover::RestoreArgs>),
     /// Prove that what is stored can be restored; exit 0 clean, 1 findings, 2 not carried out

@@ -18,6 +18,7 @@ pub mod inventory;
 pub mod list;
 pub mod recover;
 pub mod verify;
+pub mod retain;
 
 pub mod cluster;
 pub mod repository;

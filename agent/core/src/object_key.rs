@@ -101,6 +101,13 @@ impl ObjectKey {
         }
     }
 
+    /// The record of a run of `wald expire` that went by this time, `expire/<UTC time>.json`;
+    /// `number` tells runs of the same moment apart, from 1.
+    pub fn expire(time: Timestamp, number: u32) -> Self {
+        let time = time.strftime("%Y%m%dT%H%M%S.%6fZ");
+        Self(if number <= 1 { format!("expire/{time}.json") } else { format!("expire/{time}-{number}.json") })
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0

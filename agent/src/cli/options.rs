@@ -6,6 +6,7 @@ use crate::backup::{BackupOptions, CheckpointMode};
 use crate::codec::seal::Effort;
 use crate::config::{Checkpoint, Compression, Config};
 use crate::restore::RestoreOptions;
+use crate::retain::RetainOptions;
 use crate::supervise::AgentOptions;
 use crate::verify::{VerifyArgs, VerifyOptions};
 use jiff::SignedDuration;
@@ -88,6 +89,21 @@ pub(super) fn verify(config: &Config, args: &VerifyArgs, backup: Option<BackupId
         max_bytes: verify.max_bytes,
         rate_max_bytes: verify.rate_max_bytes,
         workers: NonZeroUsize::new(verify.workers).unwrap_or(NonZeroUsize::MIN),
+    }
+}
+
+/// Requests of `wald expire` that are in flight: locks are read and extended one by one, so the
+/// time that an answer takes decides how long a run does.
+const EXPIRE_REQUESTS: NonZeroUsize = match NonZeroUsize::new(32) {
+    Some(requests) => requests,
+    None => NonZeroUsize::MIN,
+};
+
+pub(super) fn retain(config: &Config) -> RetainOptions {
+    RetainOptions {
+        policy: Policy::new(config.retention.window_days, config.retention.full_backups_min),
+        lock: config.repository.lock,
+        requests: EXPIRE_REQUESTS,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Carries out a command line; the exit code says how it went.
 
 use super::{
-    Cli, Command, ConfigCommand, RepoCommand, backup, direct, list, options, repo, restore, status, verify,
+    Cli, Command, ConfigCommand, RepoCommand, backup, direct, expire, list, options, repo, restore, status,
+    verify,
 };
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
@@ -70,6 +71,7 @@ fn dispatch(cli: &Cli, command: &Command) -> Result<u8, Failure> {
         Command::Status(args) => status::status(&config, args),
         Command::Backup => backup::backup(&config),
         Command::List(args) => list::list(&config, args),
+        Command::Expire(args) => expire::expire(&config, args),
         Command::Restore(args) => restore::restore(&config, args),
         Command::Verify(args) => verify::verify(&config, args),
         Command::Repo(RepoCommand::Init) => repo::init(&config),

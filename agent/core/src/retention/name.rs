@@ -33,8 +33,6 @@ const LEDGER_PREFIX: &str = "verify/";
 const RUN_PREFIX: &str = "expire/";
 const GAP_PREFIX: &str = "gap/";
 const JSON: &str = ".json";
-/// What may be large is compressed.
-const ZST: &str = ".zst";
 
 impl ObjectName {
     /// Reads a name as it is listed, relative to the repository's URL.
@@ -59,8 +57,7 @@ impl ObjectName {
 /// A name that begins with a time, so that names sort by age.
 fn dated(name: &str, prefix: &str) -> bool {
     let rest = name.strip_prefix(prefix);
-    let when =
-        rest.map(|rest| rest.strip_suffix(ZST).unwrap_or(rest)).and_then(|rest| rest.strip_suffix(JSON));
+    let when = rest.and_then(|rest| rest.strip_suffix(".zst").unwrap_or(rest).strip_suffix(JSON));
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     when.is_some_and(|when| when.starts_with(|c: char| c.is_ascii_digit()) && when.bytes().all(plain))
 }
@@ -111,13 +108,15 @@ mod tests {
             (object("files.json.zst"), ObjectName::BackupObject(id.clone())),
             (object("claim.json"), ObjectName::BackupObject(id.clone())),
             (ObjectKey::check("0f3a").unwrap(), ObjectName::Trial),
+            (ObjectKey::expire(Timestamp::UNIX_EPOCH, 1), ObjectName::Run),
+            (ObjectKey::expire(Timestamp::UNIX_EPOCH, 2), ObjectName::Run),
         ] {
             assert_eq!(ObjectName::parse(key.as_str()), Some(what), "{key}");
         }
         for (name, what) in [
             ("check/guarantees-20261122T200000Z.json", ObjectName::Guarantees),
             ("verify/20261122T200000Z.json", ObjectName::Ledger),
-            ("verify/20261122T200000Z.json.zst", ObjectName::Ledger),
+            ("verify/20261122T220843.980000Z.json.zst", ObjectName::Ledger),
             ("expire/20261122T200000Z-0f.json", ObjectName::Run),
         ] {
             assert_eq!(ObjectName::parse(name), Some(what), "{name}");

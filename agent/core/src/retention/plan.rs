@@ -136,6 +136,12 @@ pub enum Refusal {
         /// The object.
         key: String,
     },
+    /// What the plan was made from is open to doubt.
+    #[error("{reason}")]
+    Doubtful {
+        /// What is open to doubt, and what to do.
+        reason: String,
+    },
 }
 
 /// The versions whose locks a plan depends on.
@@ -216,6 +222,13 @@ fn aborts<V>(inputs: &Inputs<'_, V>) -> Vec<usize> {
 }
 
 impl Plan {
+    /// Takes all deletions out of the plan.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+        self.delete = Deletions::default();
+        self.abort.clear();
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.extend.is_empty() && self.heal.is_empty() && self.abort.is_empty() && self.delete.len() == 0

@@ -20,7 +20,9 @@ use std::collections::BTreeMap;
 struct Name {
     /// When the newest object was stored; none: there are only markers.
     object: Option<Timestamp>,
-    /// When the newest marker was.
+    /// How many objects there are.
+    objects: usize,
+    /// When the newest marker was stored.
     marker: Option<Timestamp>,
     /// Whether a plain read finds nothing.
     hidden: bool,
@@ -39,7 +41,10 @@ impl<'a> Survey<'a> {
         for version in versions {
             let name = names.entry(&version.name).or_default();
             match version.kind {
-                VersionKind::Object => name.object = name.object.max(Some(version.stored_at)),
+                VersionKind::Object => {
+                    name.object = name.object.max(Some(version.stored_at));
+                    name.objects += 1;
+                }
                 VersionKind::DeleteMarker => {
                     name.marker = name.marker.max(Some(version.stored_at));
                     name.hidden |= version.is_latest;
@@ -73,6 +78,17 @@ impl<'a> Survey<'a> {
 
     /// Catalog entries and histories that a delete marker hides.
     pub fn hidden(&self) -> Vec<String> {
+        self.deciding(|found| found.hidden && found.object.is_some())
+    }
+
+    /// Catalog entries and histories that were stored more than once. If not all say the same,
+    /// none of them can be believed.
+    pub fn contested(&self) -> Vec<String> {
+        self.deciding(|found| found.objects > 1)
+    }
+
+    /// The names of what decides which other objects are needed.
+    fn deciding(&self, which: impl Fn(&Name) -> bool) -> Vec<String> {
         let decides = |name: &str| match ObjectName::parse(name) {
             Some(ObjectName::Catalog(_)) => true,
             Some(ObjectName::Wal(WalObject::File(file) | WalObject::Proof(file))) => {
@@ -80,8 +96,8 @@ impl<'a> Survey<'a> {
             }
             _ => false,
         };
-        let hidden = self.names.iter().filter(|(_, found)| found.hidden && found.object.is_some());
-        hidden.map(|(name, _)| *name).filter(|name| decides(name)).map(str::to_owned).collect()
+        let found = self.names.iter().filter(|(_, found)| which(found)).map(|(name, _)| *name);
+        found.filter(|name| decides(name)).map(str::to_owned).collect()
     }
 
     /// Whether the versions of a name hold any bytes.

@@ -23,6 +23,8 @@ pub struct ListedVersion<V> {
     pub is_latest: bool,
     /// What it is.
     pub kind: VersionKind,
+    /// Its size; 0 for a delete marker.
+    pub size_bytes: u64,
     /// When it was stored, by the repository's clock.
     pub stored_at: Timestamp,
 }

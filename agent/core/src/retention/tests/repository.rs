@@ -150,6 +150,7 @@ impl Repository {
             id: version.id,
             is_latest: latest[version.name.as_str()].id == version.id,
             kind: if version.marker { VersionKind::DeleteMarker } else { VersionKind::Object },
+            size_bytes: 10,
             stored_at: version.stored_at,
         };
         self.versions.iter().map(listed).collect()

@@ -55,6 +55,15 @@ impl Scene {
             Some(server) => Place::locked_bucket(server, "wald-scene")?,
             None => Place::directory(&sandbox)?,
         };
+        Self::set(sandbox, server, place, plot)
+    }
+
+    /// The same around a repository that is there already, on a server that is the caller's.
+    pub fn open_at(place: Place, plot: Plot) -> Result<Scene> {
+        Self::set(Sandbox::new()?, None, place, plot)
+    }
+
+    fn set(sandbox: Sandbox, server: Option<S3Server>, place: Place, plot: Plot) -> Result<Scene> {
         let mut cluster = Cluster::create(&sandbox, "primary", &plot.cluster)?;
         let wald = Wald::configure(&sandbox, "wald", &cluster, &place, plot.settings)?;
         wald.succeed(&["repo", "init"])?;

@@ -6,10 +6,12 @@
 
 use super::part::{BackedUpFile, FinishedPart};
 use super::scan::ScannedDirectory;
+use crate::explain::chain;
 use crate::store::{Created, PutPayload, Store, StoreError};
 use bytes::Bytes;
 use jiff::Timestamp;
 use std::io;
+use std::time::Duration;
 use wald_core::backup_id::BackupId;
 use wald_core::blake3_hex::Blake3Hex;
 use wald_core::catalog::{BadPage, CatalogEntry, CatalogError, StoredObject};
@@ -25,6 +27,12 @@ const FILE_LIST: &str = "files.json.zst";
 const FILE_LIST_LEVEL: i32 = 3;
 /// Bad pages that the catalog names; a cluster with more needs no longer list.
 pub const BAD_PAGES_MAX: usize = 10_000;
+
+/// How often an object is created before its failure is the backup's: an answer that was lost or
+/// a conflict with nobody must not cost the hours that the parts took.
+const CREATE_ATTEMPTS_MAX: u32 = 3;
+/// The pause between two of them; the store has tried each for a while by itself.
+const CREATE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a backup could not be recorded.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +52,12 @@ pub enum CommitError {
          another backup began in the same second; try again"
     )]
     Taken {
+        /// The object.
+        key: ObjectKey,
+    },
+    /// "Exists" and "absent" in turns.
+    #[error("the repository says that {key} exists and that it does not; check the store, then try again")]
+    Contradiction {
         /// The object.
         key: ObjectKey,
     },
@@ -71,18 +85,43 @@ pub enum CommitError {
 /// same: it may be the answer to our own first try.
 async fn create_exact(store: &Store, key: &ObjectKey, content: Vec<u8>) -> Result<(), CommitError> {
     let content = Bytes::from(content);
+    let mut attempt = 1;
+    loop {
+        let error = match create_once(store, key, &content).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if attempt >= CREATE_ATTEMPTS_MAX || !may_pass(&error) {
+            return Err(error);
+        }
+        tracing::warn!(%key, error = %chain(&error), "not stored; trying again");
+        attempt += 1;
+        tokio::time::sleep(CREATE_PAUSE).await;
+    }
+}
+
+async fn create_once(store: &Store, key: &ObjectKey, content: &Bytes) -> Result<(), CommitError> {
     let store_error = |source| CommitError::Store { key: key.clone(), source };
     match store.create(key, PutPayload::from(content.clone())).await.map_err(store_error)? {
         Created::Stored => Ok(()),
         Created::Exists => {
             let bytes_max = u64::try_from(content.len()).unwrap_or(u64::MAX);
             match store.get(key, bytes_max).await {
-                Ok(stored) if stored == content => Ok(()),
+                Ok(stored) if stored == *content => Ok(()),
                 Ok(_) | Err(StoreError::TooLarge { .. }) => Err(CommitError::Taken { key: key.clone() }),
+                Err(error) if error.is_absent() => Err(CommitError::Contradiction { key: key.clone() }),
                 Err(source) => Err(store_error(source)),
             }
         }
     }
+}
+
+/// Whether another try may succeed.
+fn may_pass(error: &CommitError) -> bool {
+    matches!(
+        error,
+        CommitError::Contradiction { .. } | CommitError::Store { source: StoreError::Unreachable { .. }, .. }
+    )
 }
 
 /// Stores an object of the backup.
@@ -197,6 +236,8 @@ pub async fn store_catalog(store: &Store, entry: &CatalogEntry) -> Result<(), Co
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Operation;
+    use crate::store::fault::{Fault, Faults};
 
     #[tokio::test]
     async fn an_object_that_exists_counts_only_with_the_same_content() {
@@ -209,5 +250,35 @@ mod tests {
             assert!(matches!(error, CommitError::Taken { .. }), "{error:?}");
         }
         assert_eq!(store.get(&key, 10).await.unwrap(), "one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_answer_and_a_passing_conflict_do_not_cost_the_backup() {
+        for fault in [Fault::AnswerLost, Fault::ExistsWithoutObject, Fault::Unreachable] {
+            let faults = Faults::none();
+            let store = Store::memory().with_faults(&faults);
+            let key = ObjectKey::check("commit").unwrap();
+            faults.once(Operation::Create, fault);
+            create_exact(&store, &key, b"one".to_vec()).await.unwrap();
+            assert_eq!(store.get(&key, 10).await.unwrap(), "one");
+            assert_eq!(faults.injected(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conflict_with_nobody_that_lasts_is_an_error() {
+        let faults = Faults::none();
+        let store = Store::memory().with_faults(&faults);
+        let key = ObjectKey::check("commit").unwrap();
+        faults.always(Operation::Create, Fault::ExistsWithoutObject);
+        let error = create_exact(&store, &key, b"one".to_vec()).await.unwrap_err();
+        assert!(matches!(error, CommitError::Contradiction { .. }), "{error:?}");
+        faults.clear();
+        faults.always(Operation::Create, Fault::Unreachable);
+        let error = create_exact(&store, &key, b"one".to_vec()).await.unwrap_err();
+        assert!(
+            matches!(error, CommitError::Store { source: StoreError::Unreachable { .. }, .. }),
+            "{error:?}"
+        );
     }
 }

@@ -173,6 +173,11 @@ impl Store {
     }
 }
 
+/// Whether an error may be one whose cause only a body could tell.
+fn is_wordless(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) || error.to_string().contains(" 400 ")
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.inner.name)
@@ -227,8 +232,9 @@ impl Inner {
         let ask = |head| GetOptions { head, version: version.clone(), ..GetOptions::default() };
         let asked = self.objects.get_opts(&path, ask(true));
         let asked = match self.within_deadline(operation, name, asked).await? {
-            // The answer to a HEAD has no body that could say what is not found.
-            Err(object_store::Error::NotFound { .. }) if matches!(self.kind, Kind::S3(_)) => {
+            // The answer to a HEAD has no body that could say what is not found, or what was wrong:
+            // credentials that have expired are a 400 as much as a malformed request.
+            Err(error) if matches!(self.kind, Kind::S3(_)) && is_wordless(&error) => {
                 self.within_deadline(operation, name, self.objects.get_opts(&path, ask(false))).await?
             }
             asked => asked,

@@ -202,8 +202,8 @@ async fn credentials_and_configuration_are_told_from_outages() {
         ("400 Bad Request", "InvalidToken"),
         ("401 Unauthorized", "Unheard"),
     ] {
-        // A HEAD with status 400 has no body to tell why; the other two operations do.
-        for error in verdicts(s3_error(status, code)).await.iter().take(2) {
+        // A HEAD with status 400 has no body to tell why, and so the object is read.
+        for error in verdicts(s3_error(status, code)).await {
             assert!(matches!(error, StoreError::Refused { .. }), "{code}: {error:?}");
         }
     }

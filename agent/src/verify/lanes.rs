@@ -26,9 +26,9 @@ use wald_core::wal_file::WalFile;
 
 use super::wal_run::WalRun;
 
-/// Pieces of objects (of at most [`crate::stored::PIECE_BYTES_MAX`]) that may be in memory at once, in all lanes
-/// together: 96 MiB. Each lane needs one at a time, so more lanes than this would only wait.
-const PIECES_IN_MEMORY: usize = 12;
+/// Pieces of objects (of at most [`crate::stored::PIECE_BYTES_MAX`]) that may be in memory at once, in
+/// all lanes together: 48 MiB. Each lane needs one at a time, so there are no more lanes than this.
+const PIECES_IN_MEMORY: usize = 6;
 /// How often an object is read whose connection broke; the store has tried each request
 /// several times by then.
 const READ_ATTEMPTS_MAX: u32 = 3;
@@ -94,7 +94,7 @@ impl Lanes {
     ) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_WAITING);
         let given_up = Arc::new(AtomicBool::new(false));
-        let lanes = lanes.get().min(jobs.len());
+        let lanes = lanes.get().min(PIECES_IN_MEMORY).min(jobs.len());
         let shared = Arc::new(Shared {
             repository: repository.clone(),
             depth,

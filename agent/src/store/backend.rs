@@ -174,7 +174,7 @@ impl Store {
 }
 
 /// Whether an error may be one whose cause only a body could tell.
-fn is_wordless(error: &object_store::Error) -> bool {
+pub(super) fn is_wordless(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. }) || error.to_string().contains(" 400 ")
 }
 

@@ -7,7 +7,7 @@
 //! different contents, each is told, and both versions stay.
 
 use super::Created;
-use super::backend::{Inner, Kind, Store};
+use super::backend::{Inner, Kind, Store, is_wordless};
 use super::error::{Operation, StoreError};
 use super::http::time_to_send;
 use super::versions::{ObjectVersion, VersionId, VersionKind};
@@ -26,15 +26,23 @@ impl Store {
         let inner = &self.inner;
         inner.check_place(Operation::Create, key.as_str()).await?;
         let careful = !inner.guarantees.create_only;
-        if careful && inner.looks_occupied(key).await? {
-            return self.exists(key.as_str(), &payload).await;
-        }
         let lock = inner.lock_now();
-        let created = match inner.put(key, payload.clone(), lock).await? {
+        let put = if careful && inner.looks_occupied(key).await? {
+            Put::Exists
+        } else {
+            inner.put(key, payload.clone(), lock).await?
+        };
+        let created = match put {
             Put::Stored(version) => self.made_sure(key, &payload, version, lock).await?,
             Put::Exists if careful => self.exists(key.as_str(), &payload).await?,
             Put::Exists => Created::Exists,
         };
+        if created == Created::Exists && !inner.guarantees.lock_on_put {
+            // It may be our own, of a try that ended before its lock was set.
+            if let (Kind::S3(_), Some(lock)) = (&inner.kind, lock) {
+                self.lock_existing(key.as_str(), lock).await?;
+            }
+        }
         inner
             .on_directory(Operation::Create, key.as_str(), move |directory, file| match created {
                 Created::Stored => directory.anchor_directories(&file),
@@ -132,6 +140,14 @@ impl Store {
         self.versions(name).try_filter(|version| std::future::ready(version.name == name)).try_collect().await
     }
 
+    /// Sees to the lock of whatever has the name, which may be nothing: see [`Created::Exists`].
+    async fn lock_existing(&self, name: &str, lock: ObjectLock) -> Result<(), StoreError> {
+        for version in self.objects_of(name).await? {
+            self.extend_lock(name, &version.version, lock).await?;
+        }
+        Ok(())
+    }
+
     /// Sees to the lock of what is stored already. Without a version it is the newest.
     pub(super) async fn lock_afterwards(
         &self,
@@ -176,6 +192,8 @@ impl Inner {
         match self.within_deadline(Operation::Stat, key.as_str(), self.objects.head(&path)).await? {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
+            // No body told what was wrong: a read is answered with one.
+            Err(error) if is_wordless(&error) => self.is_occupied(key).await,
             Err(error) => match self.error(Operation::Stat, key.as_str(), &error).await {
                 StoreError::Absent { .. } | StoreError::Deleted { .. } => Ok(false),
                 error => Err(error),

@@ -114,14 +114,11 @@ impl Guarantees {
 }
 
 impl Store {
-    /// The same repository, trusted as far as its server was seen to deserve it. The log says which
-    /// promises wald has to see to itself. Of no effect on what is not a server.
+    /// The same repository, trusted as far as its server was seen to deserve it. Of no effect on
+    /// what is not a server.
     #[must_use]
     pub fn with_guarantees(&self, guarantees: Guarantees) -> Self {
         let Some(access) = &self.inner.access else { return self.clone() };
-        for sentence in guarantees.explain_missing() {
-            tracing::info!(repository = self.inner.name, "{sentence}");
-        }
         let mut inner = Inner { guarantees, ..(*self.inner).clone() };
         // Reached with the same options before; should it fail, what is there does as well.
         if let Ok(connected) = access.connect(guarantees) {

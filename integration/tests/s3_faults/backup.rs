@@ -15,8 +15,9 @@ use wald_integration::wald::Settings;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A stage whose base backup has an object of more than one part.
-fn stage(bucket: &str) -> Result<Stage> {
-    let stage = Stage::open(bucket, Settings::new().set_text("backup", "wal_timeout", "60s"))?;
+fn stage(bucket: &str, retry_timeout: &str) -> Result<Stage> {
+    let settings = Settings::new().set_text("backup", "wal_timeout", "60s");
+    let stage = Stage::open_retrying(bucket, settings, retry_timeout)?;
     let file = stage.scene.cluster.data_dir().join("base/noise");
     fs::write(&file, noise(9 * MIB, 21))?;
     stage.scene.sandbox.account().own(&file)?;
@@ -86,7 +87,7 @@ impl Stage {
 
 #[test]
 fn a_backup_that_failed_does_not_exist_and_the_next_one_does() -> Result<()> {
-    let stage = stage("backup-faults")?;
+    let stage = stage("backup-faults", "500ms")?;
     let error = |code| Fault::OkWithError { code, carried_out: false };
     let mut before = BTreeSet::new();
     for (number, (requests, when, fault)) in [
@@ -126,7 +127,7 @@ fn a_backup_that_failed_does_not_exist_and_the_next_one_does() -> Result<()> {
 
 #[test]
 fn a_backup_that_exists_is_told_to_exist_though_answers_were_lost() -> Result<()> {
-    let stage = stage("backup-answers")?;
+    let stage = stage("backup-answers", "5s")?;
     let mut whole = BTreeSet::new();
     for (requests, when, fault) in [
         (parts(), When::First(2), Fault::CutAfter),

@@ -136,13 +136,18 @@ struct Stage {
 
 impl Stage {
     fn open(bucket: &str, settings: Settings) -> Result<Stage> {
+        Stage::open_retrying(bucket, settings, "500ms")
+    }
+
+    /// The same with a time for tries that must be enough for some, however busy the machine is.
+    fn open_retrying(bucket: &str, settings: Settings, retry_timeout: &str) -> Result<Stage> {
         let proxy = FaultProxy::start(&server()?.address())?;
         let place = Place::locked_bucket(server()?, bucket)?;
         let settings = settings
             .set_text("repository", "endpoint", proxy.endpoint())
             .set_text("repository", "connect_timeout", "1s")
             .set_text("repository", "request_timeout", "2s")
-            .set_text("repository", "retry_timeout", "500ms");
+            .set_text("repository", "retry_timeout", retry_timeout);
         let scene = Scene::open_at(place, Plot { settings, ..Plot::small() })?;
         Ok(Stage { scene, proxy })
     }

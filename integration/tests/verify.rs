@@ -151,6 +151,8 @@ fn a_good_repository_with_a_failover_is_clean_and_the_next_night_reads_only_what
     assert_eq!(names(&scene, "verify/")?.len(), 4);
     let people = scene.agent.succeed(&["verify"])?;
     assert!(people.stdout.contains("clean: nothing is wrong"), "{}", people.said());
+    let record = fs::read_to_string(scene.sandbox.path().join("wald-state/runs/verify.json"))?;
+    assert!(record.contains("\"good\"") && record.contains("clean; "), "{record}");
     standby.stop(wald_integration::postgres::Shutdown::Fast)
 }
 

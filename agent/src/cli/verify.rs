@@ -1,13 +1,15 @@
 //! `wald verify`.
 
 use super::options;
+use super::recorded::{Ended, recorded};
 use super::run::Failure;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::explain::chain;
 use crate::repository::Repository;
+use crate::runs::{RunEnd, RunKind};
 use crate::store::Store;
-use crate::verify::{self, Progress, VerifyArgs, VerifyReport};
+use crate::verify::{self, Progress, Verdict, VerifyArgs, VerifyReport};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use wald_client::shim::say;
@@ -18,19 +20,25 @@ const NOT_CARRIED_OUT: u8 = 2;
 
 /// Verifies and prints the report; 0 clean, 1 findings, 2 not carried out.
 pub(super) fn verify(config: &Config, args: &VerifyArgs) -> Result<u8, Failure> {
-    let report = match carry_out(config, args) {
-        Ok(report) => report,
-        Err(error) => {
-            say(&chain(error.as_ref()));
-            return Ok(NOT_CARRIED_OUT);
-        }
-    };
+    recorded(config, RunKind::Verify, || shown(config, args)).or_else(|error| {
+        say(&chain(error.as_ref()));
+        Ok(NOT_CARRIED_OUT)
+    })
+}
+
+fn shown(config: &Config, args: &VerifyArgs) -> Result<Ended, Failure> {
+    let report = carry_out(config, args)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{report}");
     }
-    Ok(report.exit_code())
+    let end = match report.verdict {
+        Verdict::Clean => RunEnd::Good,
+        Verdict::Findings => RunEnd::Findings,
+        Verdict::Incomplete => RunEnd::Failed,
+    };
+    Ok(Ended { code: report.exit_code(), end, summary: report.summary() })
 }
 
 fn carry_out(config: &Config, args: &VerifyArgs) -> Result<VerifyReport, Failure> {

@@ -94,6 +94,29 @@ impl VerifyReport {
     }
 }
 
+impl VerifyReport {
+    /// One line for status and metrics.
+    pub fn summary(&self) -> String {
+        let count = |number: usize, noun| Count(u64::try_from(number).unwrap_or(u64::MAX), noun);
+        let read =
+            format!("{} with {} read", Count(self.read.objects, "object"), Bytes(self.read.stored_bytes));
+        let first =
+            self.findings.first().map(|finding| format!(", first {}: {}", finding.object, finding.damage));
+        match self.verdict {
+            Verdict::Clean => format!("clean; {read}"),
+            Verdict::Findings => {
+                format!("{}{}; {read}", count(self.findings.len(), "finding"), first.unwrap_or_default())
+            }
+            Verdict::Incomplete => format!(
+                "incomplete, {} not read; {} so far{}; {read}",
+                count(self.unread.len(), "object"),
+                count(self.findings.len(), "finding"),
+                first.unwrap_or_default(),
+            ),
+        }
+    }
+}
+
 impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in &self.findings {

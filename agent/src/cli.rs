@@ -14,6 +14,7 @@ mod repo;
 mod restore;
 mod run;
 mod status;
+mod verify;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ pub enum Command {
     Expire(expire::ExpireArgs),
     /// Restore a backup into a directory and prepare recovery to a point in time
     Restore(Box<crate::recover::RestoreArgs>),
+    /// Prove that what is stored can be restored; exit 0 clean, 1 findings, 2 not carried out
+    Verify(crate::verify::VerifyArgs),
     /// Make or check the repository
     #[command(subcommand)]
     Repo(RepoCommand),

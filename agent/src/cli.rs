@@ -80,7 +80,18 @@ pub enum RepoCommand {
     /// Make the repository: write whose it is into wald.json
     Init,
     /// Try whether the repository can be written, read and listed, and keeps its promises
-    Check,
+    Check(RepoCheckArgs),
+}
+
+/// What `wald repo check` tries, and how it prints.
+#[derive(Debug, Args)]
+pub struct RepoCheckArgs {
+    /// What these keys are for, which decides which missing right is an error
+    #[arg(long = "for", value_enum, default_value_t)]
+    pub purpose: crate::repository::Purpose,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `wald config …`

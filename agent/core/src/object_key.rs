@@ -30,10 +30,12 @@ impl ObjectKey {
     pub const WAL_PREFIX: &'static str = "wal/";
     /// Where catalog entries stand.
     pub const CATALOG_PREFIX: &'static str = "catalog/";
-    /// What `wald repo check` leaves behind stands here; nothing reads it.
+    /// What `wald repo check` leaves behind stands here.
     pub const CHECK_PREFIX: &'static str = "check/";
     /// Where the ledgers of `wald verify` stand.
     pub const LEDGER_PREFIX: &'static str = "verify/";
+    /// Where `wald repo check` records what the server was seen to keep of its promises.
+    pub const GUARANTEES_PREFIX: &'static str = "check/guarantees-";
 
     /// The repository's identity, `wald.json`.
     pub fn identity() -> Self {
@@ -99,6 +101,18 @@ impl ObjectKey {
         } else {
             Err(ObjectKeyError { name: name.to_owned() })
         }
+    }
+
+    /// What was seen of the server at a time, `check/guarantees-<UTC time>.json`; later ones sort
+    /// behind earlier ones.
+    pub fn guarantees(time: Timestamp) -> Self {
+        Self(format!("{}{}.json", Self::GUARANTEES_PREFIX, time.strftime("%Y%m%dT%H%M%SZ")))
+    }
+
+    /// The key of such a record that was listed; `None` for any other name.
+    pub fn guarantees_listed(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix(Self::GUARANTEES_PREFIX)?;
+        (plain_name(rest) && rest.ends_with(".json")).then(|| Self(name.to_owned()))
     }
 
     /// The record of a run of `wald expire` that went by this time, `expire/<UTC time>.json`;

@@ -1,11 +1,13 @@
 //! `wald expire`.
 
 use super::options;
+use super::recorded::{Ended, recorded};
 use super::run::Failure;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::repository::{ClusterName, Repository, RepositoryError};
 use crate::retain::{self, Progress};
+use crate::runs::{RunEnd, RunKind};
 use crate::store::Store;
 use clap::Args;
 use serde::Serialize;
@@ -28,26 +30,46 @@ pub struct ExpireArgs {
 /// Extends locks and deletes what no target in the window needs. Exit 1 if anything was left
 /// undone, or held back because something can't be understood.
 pub(super) fn expire(config: &Config, args: &ExpireArgs) -> Result<u8, Failure> {
-    let retain_options = options::retain(config);
+    if args.dry_run {
+        return show(config, args);
+    }
+    recorded(config, RunKind::Expire, || carry_out(config, args))
+}
+
+fn show(config: &Config, args: &ExpireArgs) -> Result<u8, Failure> {
     options::runtime()?.block_on(async {
-        let repository = Repository::open(Store::open(&config.repository)?).await?;
-        refuse_another_cluster(config, &repository)?;
-        let progress = Progress::on_terminal();
-        let good = if args.dry_run {
-            let planned = retain::plan(&repository, &retain_options, Clock::System, &progress).await?;
-            print(&planned, args.json)?;
-            planned.is_good()
-        } else {
-            let cancel = CancellationToken::new();
-            let interrupted = tokio::spawn(cancel_on_signal(cancel.clone())?);
-            let report = retain::run(&repository, &retain_options, Clock::System, &progress, cancel).await;
-            interrupted.abort();
-            let report = report?;
-            print(&report, args.json)?;
-            report.is_good()
-        };
-        Ok(if good { 0 } else { 1 })
+        let repository = open(config).await?;
+        let (options, progress) = (options::retain(config), Progress::on_terminal());
+        let planned = retain::plan(&repository, &options, Clock::System, &progress).await?;
+        print(&planned, args.json)?;
+        Ok(if planned.is_good() { 0 } else { 1 })
     })
+}
+
+fn carry_out(config: &Config, args: &ExpireArgs) -> Result<Ended, Failure> {
+    options::runtime()?.block_on(async {
+        let repository = open(config).await?;
+        let (options, progress) = (options::retain(config), Progress::on_terminal());
+        let cancel = CancellationToken::new();
+        let interrupted = tokio::spawn(cancel_on_signal(cancel.clone())?);
+        let report = retain::run(&repository, &options, Clock::System, &progress, cancel).await;
+        interrupted.abort();
+        let report = report?;
+        print(&report, args.json)?;
+        let (code, end) = match (report.is_good(), report.outcome.healed) {
+            (false, _) => (1, RunEnd::Failed),
+            // All is well again, and somebody deleted what was needed.
+            (true, 1..) => (0, RunEnd::Findings),
+            (true, 0) => (0, RunEnd::Good),
+        };
+        Ok(Ended { code, end, summary: report.in_one_line() })
+    })
+}
+
+async fn open(config: &Config) -> Result<Repository, Failure> {
+    let repository = Repository::open(Store::open(&config.repository)?).await?;
+    refuse_another_cluster(config, &repository)?;
+    Ok(repository)
 }
 
 /// On the database's host it is known whose repository it must be.

@@ -79,7 +79,7 @@ fn dispatch(cli: &Cli, command: &Command) -> Result<u8, Failure> {
             print!("{}", config.display());
             Ok(OK)
         }
-        Command::Repo(RepoCommand::Check) => repo::check(&config),
+        Command::Repo(RepoCommand::Check(args)) => repo::check(&config, args),
         // Handled before a configuration is read.
         Command::ArchivePush { .. } | Command::ArchiveGet { .. } => Ok(FAILED),
     }

@@ -306,7 +306,7 @@ fn environment(checker: &mut Checker, file: Option<PathBuf>) -> AwsEnvironment {
     let process = AwsEnvironment::of_process();
     let Some(file) = file else { return process };
     match std::fs::read_to_string(&file) {
-        Ok(text) => match process.clone().with_file(&text) {
+        Ok(text) => match process.clone().with_file_at(&file, &text) {
             Ok(environment) => return environment,
             Err(line) => checker.refuse(KEY, format!("{file:?}"), format!("NAME=VALUE in its line {line}")),
         },

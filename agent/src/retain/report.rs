@@ -123,6 +123,34 @@ impl RunReport {
     pub fn is_good(&self) -> bool {
         self.planned.is_good() && self.outcome.failed == 0 && !self.outcome.interrupted
     }
+
+    /// For a status line.
+    pub fn in_one_line(&self) -> String {
+        let done = &self.outcome;
+        let mut line = format!(
+            "{} extended, {} deleted ({})",
+            Count(done.extended, "lock"),
+            Count(done.deleted, "version"),
+            Bytes(done.deleted_bytes)
+        );
+        if done.healed > 0 {
+            line.push_str(&format!(
+                "; {} had been deleted by name though needed",
+                Count(done.healed, "object")
+            ));
+        }
+        if done.interrupted {
+            line.push_str("; interrupted");
+        }
+        let problem =
+            self.planned.problems.first().map(|problem| format!("{}: {}", problem.key, problem.reason));
+        let failure = done.failures.first().map(ToString::to_string);
+        for trouble in [self.planned.refusal.clone(), problem, failure].into_iter().flatten() {
+            line.push_str("; ");
+            line.push_str(&trouble);
+        }
+        line
+    }
 }
 
 pub(super) fn planned(repository: &Repository, options: &RetainOptions, gathered: &Gathered) -> Planned {

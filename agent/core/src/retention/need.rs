@@ -59,8 +59,6 @@ pub enum Reason {
         /// The timeline.
         timeline: TimelineId,
     },
-    /// WAL that was stored in the window and can't be reached: what is missing may still come.
-    RecentWal,
     /// WAL that was given up, in a stretch that is kept.
     Gap,
     /// The newest record of its kind, or one that is young enough to be asked for.
@@ -106,6 +104,8 @@ pub enum Pending {
     UncommittedBackup,
     /// WAL that a backup which may be running could need.
     WalOfUncommittedBackup,
+    /// WAL that was stored in the window and can't be reached: what is missing may still come.
+    RecentWal,
     /// A trial of `wald repo check`.
     Trial,
 }
@@ -151,9 +151,6 @@ impl fmt::Display for Reason {
                     "timeline {timeline} is newer than every history and backup, and they may still come"
                 )
             }
-            Reason::RecentWal => {
-                f.write_str("it was stored in the window, and the WAL that leads to it may still come")
-            }
             Reason::Gap => f.write_str("it tells why WAL is missing in a stretch that is kept"),
             Reason::Record => f.write_str("it is a record that is young, or the newest of its kind"),
             Reason::NoBackup => f.write_str("there is no whole backup, so everything is kept"),
@@ -190,6 +187,7 @@ impl fmt::Display for Pending {
                 "it belongs to a backup without a catalog entry that may be running"
             }
             Pending::WalOfUncommittedBackup => "a backup that may be running could need it",
+            Pending::RecentWal => "it was stored in the window, and the WAL that leads to it may still come",
             Pending::Trial => "a check of the repository may be running",
         })
     }

@@ -109,10 +109,7 @@ impl Needed {
             ObjectName::Catalog(id) | ObjectName::BackupObject(id) => self.backup(id, stored_at),
             ObjectName::Guarantees if self.seen.is_newest(name) => self.for_ever(Reason::Record),
             ObjectName::Guarantees | ObjectName::Trial => self.trial(stored_at),
-            ObjectName::Ledger | ObjectName::Run if self.seen.is_newest(name) => {
-                self.for_ever(Reason::Record)
-            }
-            ObjectName::Ledger | ObjectName::Run => self.record(stored_at),
+            ObjectName::Ledger | ObjectName::Run => self.record(name, stored_at),
         }
     }
 
@@ -187,7 +184,7 @@ impl Needed {
         let longest = self.on_lines(timeline, number).max_by_key(|line| line.until(number));
         if let Some(line) = longest {
             let reason = Reason::Wal { backup: line.floor_backup.clone(), timeline: line.timeline };
-            return Need::Needed { reason, until: line.until(number).max(stays) };
+            return Need::Needed { reason, until: line.until(number) };
         }
         let above = self.lines.iter().map(|line| line.floor).min().is_some_and(|floor| number >= floor);
         let lone = self
@@ -197,7 +194,7 @@ impl Needed {
             return self.for_ever(Reason::LoneTimeline { timeline });
         }
         if above && stored_at >= self.window.begin {
-            return Need::Needed { reason: Reason::RecentWal, until: stays };
+            return Need::Pending { pending: Pending::RecentWal, until: stays };
         }
         match self.pending_since {
             Some(since) if stored_at >= since => {
@@ -239,9 +236,11 @@ impl Needed {
         self.aged(stored_at, TRIAL_AGE_MIN, Pending::Trial, Unneeded::Trial)
     }
 
-    fn record(&self, stored_at: Timestamp) -> Need {
+    fn record(&self, name: &str, stored_at: Timestamp) -> Need {
         let age = self.window.policy.window.max(RECORD_AGE_MIN);
-        let until = stored_at.saturating_add(age).unwrap_or(Timestamp::MAX);
+        let old = stored_at.saturating_add(age).unwrap_or(Timestamp::MAX);
+        let newest = self.seen.is_newest(name).then(|| self.window.leaves(self.window.now));
+        let until = newest.map_or(old, |newest| newest.max(old));
         if until > self.window.now {
             Need::Needed { reason: Reason::Record, until }
         } else {

@@ -14,6 +14,7 @@ mod repo;
 mod restore;
 mod run;
 mod status;
+mod verify;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ pub enum Command {
     Expire(expire::ExpireArgs),
     /// Restore a backup into a directory and prepare recovery to a point in time
     Restore(Box<crate::recover::RestoreArgs>),
+    /// Prove that what is stored can be restored; exit 0 clean, 1 findings, 2 not carried out
+    Verify(crate::verify::VerifyArgs),
     /// Make or check the repository
     #[command(subcommand)]
     Repo(RepoCommand),
@@ -77,7 +80,18 @@ pub enum RepoCommand {
     /// Make the repository: write whose it is into wald.json
     Init,
     /// Try whether the repository can be written, read and listed, and keeps its promises
-    Check,
+    Check(RepoCheckArgs),
+}
+
+/// What `wald repo check` tries, and how it prints.
+#[derive(Debug, Args)]
+pub struct RepoCheckArgs {
+    /// What these keys are for, which decides which missing right is an error
+    #[arg(long = "for", value_enum, default_value_t)]
+    pub purpose: crate::repository::Purpose,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `wald config …`

@@ -6,6 +6,7 @@
 //! two mirrors that know nothing of repositories or PostgreSQL.
 
 pub mod open;
+pub mod open_stream;
 pub mod seal;
 
 use crossbeam_channel::{Receiver, Sender, bounded};

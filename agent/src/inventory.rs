@@ -10,13 +10,16 @@ use crate::explain;
 use crate::repository::Repository;
 use crate::store::{Store, StoreError};
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 use wald_core::backup_id::BackupId;
 use wald_core::catalog::{CATALOG_BYTES_MAX, CatalogEntry};
 use wald_core::coverage::{CoverageBuilder, WalCoverage};
+
 use wald_core::history::TimelineHistory;
 use wald_core::object_key::{ObjectKey, WalObject};
 use wald_core::recovery_plan::Holdings;
+use wald_core::segment::SegmentSize;
 use wald_core::system_id::SystemId;
 use wald_core::timeline::TimelineId;
 use wald_core::wal_file::WalFile;
@@ -89,10 +92,23 @@ pub enum InventoryError {
 
 /// Reads the inventory of a repository.
 pub async fn read(repository: &Repository) -> Result<Inventory, InventoryError> {
+    let mut names = Names::new(repository.segment_size());
+    for prefix in [ObjectKey::CATALOG_PREFIX, ObjectKey::WAL_PREFIX] {
+        let mut listed = repository.store().list(prefix);
+        while let Some(object) = listed.try_next().await? {
+            names.add(&object.name, object.stat.size_bytes, object.stat.modified);
+        }
+    }
+    read_listed(repository, names).await
+}
+
+/// Reads the inventory of a repository that was listed already.
+pub async fn read_listed(repository: &Repository, names: Names) -> Result<Inventory, InventoryError> {
     let store = repository.store();
-    let (catalog, wal) = futures::try_join!(read_catalog(store), list_wal(repository))?;
-    let Catalog { entries: catalog, damaged: mut unreadable, foreign: foreign_entries } = catalog;
-    let (coverage, timelines) = wal;
+    let Names { backups, mut foreign_entries, coverage, timelines } = names;
+    foreign_entries.sort();
+    let Catalog { entries: catalog, damaged: mut unreadable } = read_catalog(store, backups).await?;
+    let coverage = coverage.finish();
     let histories = read_histories(store, timelines, &mut unreadable).await?;
     Ok(Inventory {
         system_id: repository.system_id(),
@@ -116,23 +132,53 @@ impl Inventory {
     }
 }
 
+/// What a listing says about backups and WAL.
+#[derive(Debug)]
+pub struct Names {
+    backups: Vec<BackupId>,
+    foreign_entries: Vec<String>,
+    coverage: CoverageBuilder,
+    /// Those whose history is stored.
+    timelines: Vec<TimelineId>,
+}
+
+impl Names {
+    /// Nothing was listed yet. The cluster's segments have this size.
+    pub fn new(size: SegmentSize) -> Self {
+        Self {
+            backups: Vec::new(),
+            foreign_entries: Vec::new(),
+            coverage: CoverageBuilder::new(size),
+            timelines: Vec::new(),
+        }
+    }
+
+    /// Takes one listed object, in any order; each once.
+    pub fn add(&mut self, name: &str, stored_bytes: u64, stored_at: Timestamp) {
+        if name.starts_with(ObjectKey::CATALOG_PREFIX) {
+            match entry_id(name) {
+                Some(id) => self.backups.push(id),
+                None => self.foreign_entries.push(name.to_owned()),
+            }
+            return;
+        }
+        match WalObject::parse(name) {
+            Some(WalObject::File(WalFile::History(timeline))) => self.timelines.push(timeline),
+            Some(WalObject::File(file)) => self.coverage.add(file, stored_bytes, stored_at),
+            // Proofs are read with their files; what wald did not write is `wald verify`'s business.
+            Some(WalObject::Proof(_)) | None => {}
+        }
+    }
+}
+
 /// What stands under `catalog/`.
 struct Catalog {
     /// Oldest first.
     entries: Vec<CatalogEntry>,
     damaged: Vec<Unreadable>,
-    foreign: Vec<String>,
 }
 
-async fn read_catalog(store: &Store) -> Result<Catalog, StoreError> {
-    let listed: Vec<_> = store.list(ObjectKey::CATALOG_PREFIX).try_collect().await?;
-    let (mut ids, mut foreign) = (Vec::new(), Vec::new());
-    for object in listed {
-        match entry_id(&object.name) {
-            Some(id) => ids.push(id),
-            None => foreign.push(object.name),
-        }
-    }
+async fn read_catalog(store: &Store, ids: Vec<BackupId>) -> Result<Catalog, StoreError> {
     let reads = stream::iter(ids).map(|id| async move {
         let key = ObjectKey::catalog(&id);
         let problem = |reason| Unreadable { key: key.to_string(), reason, role: Role::Entry(id.clone()) };
@@ -157,29 +203,12 @@ async fn read_catalog(store: &Store) -> Result<Catalog, StoreError> {
     }
     entries.sort_by(|a: &CatalogEntry, b| a.id().cmp(b.id()));
     damaged.sort_by(|a: &Unreadable, b| a.key.cmp(&b.key));
-    foreign.sort();
-    Ok(Catalog { entries, damaged, foreign })
+    Ok(Catalog { entries, damaged })
 }
 
 fn entry_id(name: &str) -> Option<BackupId> {
     let id = name.strip_prefix(ObjectKey::CATALOG_PREFIX)?.strip_suffix(".json")?;
     BackupId::parse(id).ok()
-}
-
-/// The segments, and the timelines whose history is stored.
-async fn list_wal(repository: &Repository) -> Result<(WalCoverage, Vec<TimelineId>), StoreError> {
-    let mut builder = CoverageBuilder::new(repository.segment_size());
-    let mut timelines = Vec::new();
-    let mut listed = repository.store().list(ObjectKey::WAL_PREFIX);
-    while let Some(object) = listed.try_next().await? {
-        match WalObject::parse(&object.name) {
-            Some(WalObject::File(WalFile::History(timeline))) => timelines.push(timeline),
-            Some(WalObject::File(file)) => builder.add(file, object.stat.size_bytes, object.stat.modified),
-            // Proofs are read with their files; what wald did not write is `wald verify`'s business.
-            Some(WalObject::Proof(_)) | None => {}
-        }
-    }
-    Ok((builder.finish(), timelines))
 }
 
 async fn read_histories(

@@ -17,10 +17,12 @@ pub mod mend;
 pub mod inventory;
 pub mod list;
 pub mod recover;
+pub mod verify;
 pub mod retain;
 
 pub mod cluster;
 pub mod repository;
+pub mod stored;
 pub mod codec;
 pub mod store;
 pub mod metrics;

@@ -37,6 +37,8 @@ pub struct Listing {
     pub format: u32,
     /// The repository's URL, without credentials.
     pub repository: String,
+    /// Which promise rests on what, where the server does not keep it: one sentence each.
+    pub careful: Vec<String>,
     /// The cluster.
     pub system_id: SystemId,
     /// The size of its segments.
@@ -131,7 +133,8 @@ pub struct Parent {
 /// Reads all that is listed.
 pub async fn collect(repository: &Repository) -> Result<Listing, InventoryError> {
     let inventory = read(repository).await?;
-    Ok(listing(repository.store().describe(), &inventory))
+    let careful = repository.weaknesses();
+    Ok(Listing { careful, ..listing(repository.store().describe(), &inventory) })
 }
 
 fn listing(url: &str, inventory: &Inventory) -> Listing {
@@ -150,6 +153,7 @@ fn listing(url: &str, inventory: &Inventory) -> Listing {
     Listing {
         format: LISTING_FORMAT,
         repository: url.to_owned(),
+        careful: Vec::new(),
         system_id: inventory.system_id,
         segment_bytes: coverage.segment_size().bytes(),
         backups: catalog.iter().map(|entry| listed_backup(entry, inventory)).collect(),

@@ -7,6 +7,11 @@
 mod init;
 
 mod check;
+mod bucket_trial;
+mod object_trial;
+mod lock_trial;
+mod leftover_trial;
+mod guarantees;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -19,7 +24,7 @@ use wald_core::object_key::ObjectKey;
 use wald_core::segment::SegmentSize;
 use wald_core::system_id::SystemId;
 
-pub use check::check;
+pub use check::{Purpose, check, check_for};
 pub use init::{Initialised, init};
 pub use report::{CheckReport, Finding, Verdict};
 
@@ -97,10 +102,11 @@ impl fmt::Display for ClusterName {
 }
 
 impl Repository {
-    /// Reads the identity of the repository in `store`.
+    /// Reads the identity of the repository in `store`, and what is known of its server.
     pub async fn open(store: Store) -> Result<Self, RepositoryError> {
         let identity = read_identity(&store).await?;
-        Ok(Self { store, identity })
+        let guarantees = guarantees::read(&store).await;
+        Ok(Self { store: store.with_guarantees(guarantees), identity })
     }
 
     /// Opens a repository that may not be reachable yet, again and again until it is: a disk
@@ -129,6 +135,11 @@ impl Repository {
     /// Where its objects are.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Which promise rests on what, where the server does not keep it: one sentence each.
+    pub fn weaknesses(&self) -> Vec<String> {
+        self.store.guarantees().explain_missing()
     }
 
     /// Whose it is.

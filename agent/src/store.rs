@@ -16,6 +16,7 @@
 //! What the bytes mean is not known here: names come from [`ObjectKey`], proofs from the frame.
 
 mod options;
+mod credentials;
 mod secrets;
 
 mod guarantees;

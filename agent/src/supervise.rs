@@ -121,6 +121,9 @@ async fn start(
     let codec = Codec::start().map_err(|error| AgentError::System(error.to_string()))?;
     let spool = Spool::take(&options.restore.spool_dir).map_err(AgentError::Spool)?;
     let repository = Repository::open_patiently(&options.repository, waiting).await?;
+    for weakness in repository.weaknesses() {
+        tracing::warn!("{weakness}");
+    }
     let archiver = match &options.archive {
         None => None,
         Some(archive) => {

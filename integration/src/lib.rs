@@ -19,6 +19,9 @@ pub mod fault_proxy;
 pub mod postgres;
 pub mod s3_client;
 pub mod seaweed;
+pub mod weak_store;
+pub mod radosgw;
+pub mod forward_proxy;
 
 pub mod agent;
 pub mod scene;

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// The access key of the only identity.
+/// The access key of the identity that may do everything.
 pub const ACCESS_KEY: &str = "wald-suite";
 /// Its secret key.
 pub const SECRET_KEY: &str = "wald-suite-secret";
@@ -42,6 +42,27 @@ pub struct S3Server {
     process: Option<Process>,
     ports: Ports,
     dir: PathBuf,
+    domain: Option<&'static str>,
+}
+
+/// Who may do what, in SeaweedFS' words: `Read`, `Write`, `List`, `Tagging`, `Admin`.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Its access key.
+    pub access_key: &'static str,
+    /// Its secret key.
+    pub secret_key: &'static str,
+    /// What it may do.
+    pub actions: &'static [&'static str],
+}
+
+impl Identity {
+    /// The one that may do everything, and that suites use unless they say otherwise.
+    pub const SUITE: Identity = Identity {
+        access_key: ACCESS_KEY,
+        secret_key: SECRET_KEY,
+        actions: &["Admin", "Read", "Write", "List", "Tagging"],
+    };
 }
 
 #[derive(Debug, Clone)]
@@ -59,17 +80,22 @@ struct Ports {
 impl S3Server {
     /// Starts a server with an empty store in the sandbox, and waits until it takes objects.
     pub fn start(sandbox: &Sandbox) -> Result<S3Server> {
+        S3Server::start_with(sandbox, &[Identity::SUITE], None)
+    }
+
+    /// The same with identities of the caller's, and buckets as hosts below `domain` as well
+    /// (`http://bucket.domain:port/key`).
+    pub fn start_with(
+        sandbox: &Sandbox,
+        identities: &[Identity],
+        domain: Option<&'static str>,
+    ) -> Result<S3Server> {
         let dir = sandbox.path().join("s3");
         fs::create_dir_all(dir.join("data")).with_context(|| format!("making {}", dir.display()))?;
-        let identity = serde_json::json!({"identities": [{
-            "name": "suite",
-            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }]});
-        fs::write(dir.join("identity.json"), identity.to_string()).context("writing the S3 identity")?;
+        write_identities(&dir, identities)?;
         let mut tries = 1;
         loop {
-            let mut server = S3Server { process: None, ports: Ports::choose()?, dir: dir.clone() };
+            let mut server = S3Server { process: None, ports: Ports::choose()?, dir: dir.clone(), domain };
             match server.restart() {
                 Ok(()) => return Ok(server),
                 // Another suite took one of the ports: the next try has others.
@@ -118,6 +144,12 @@ impl S3Server {
         Ok(())
     }
 
+    /// Starts it again with other identities: those that are not among them are refused from now on.
+    pub fn restart_with(&mut self, identities: &[Identity]) -> Result<()> {
+        write_identities(&self.dir, identities)?;
+        self.restart()
+    }
+
     /// Starts it again on the same data and the same ports.
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
@@ -158,6 +190,9 @@ impl S3Server {
             .args([format!("-volume.port={}", p.volume), format!("-volume.port.grpc={}", p.volume_rpc)])
             .args([format!("-filer.port={}", p.filer), format!("-filer.port.grpc={}", p.filer_rpc)])
             .args([format!("-s3.port={}", p.s3), format!("-s3.port.grpc={}", p.s3_rpc)]);
+        if let Some(domain) = self.domain {
+            command.arg(format!("-s3.domainName={domain}"));
+        }
         Ok(command)
     }
 
@@ -185,6 +220,16 @@ impl S3Server {
             let _ = reaper::release_path(&socket);
         }
     }
+}
+
+fn write_identities(dir: &Path, identities: &[Identity]) -> Result<()> {
+    let entry = |identity: &Identity| {
+        let keys = serde_json::json!({"accessKey": identity.access_key, "secretKey": identity.secret_key});
+        serde_json::json!({"name": identity.access_key, "credentials": [keys], "actions": identity.actions})
+    };
+    let all: Vec<_> = identities.iter().map(entry).collect();
+    let text = serde_json::json!({"identities": all}).to_string();
+    fs::write(dir.join("identity.json"), text).context("writing the S3 identities")
 }
 
 impl Drop for S3Server {

@@ -64,3 +64,24 @@ fn systemd_tells_of_a_unit_that_is_wrong() -> Result<()> {
     assert!(said.contains("calendar"), "{said}");
     Ok(())
 }
+
+#[test]
+fn each_timer_has_its_service_and_each_service_runs_a_command_that_exists() -> Result<()> {
+    let sandbox = Sandbox::new()?;
+    let wald = Binaries::install(&sandbox)?.wald();
+    let units = units()?;
+    for (name, text) in &units {
+        if let Some(stem) = name.strip_suffix(".timer") {
+            let service = format!("{stem}.service");
+            assert!(units.iter().any(|(other, _)| *other == service), "{service} is missing");
+            assert!(text.contains("Persistent=true") && text.contains(" UTC\n"), "{name}");
+            continue;
+        }
+        let started = text.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/wald "));
+        let mut command = Command::new(&wald);
+        command.arg(started.with_context(|| format!("{name} starts no wald"))?).arg("--help");
+        run(command)?.success().with_context(|| format!("{name}: {started:?}"))?;
+        assert!(text.contains("User=postgres"), "{name}");
+    }
+    Ok(())
+}

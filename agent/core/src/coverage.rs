@@ -10,7 +10,7 @@ use crate::timeline::TimelineId;
 use crate::wal_file::WalFile;
 use jiff::Timestamp;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A stored segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -170,6 +170,32 @@ impl WalCoverage {
                 })
             })
             .collect()
+    }
+
+    /// The same WAL without some segments.
+    pub fn without(&self, unusable: &BTreeSet<(TimelineId, u64)>) -> Self {
+        let mut builder = CoverageBuilder::new(self.size);
+        builder.foreign = self.foreign;
+        for (timeline, wal) in &self.timelines {
+            let usable =
+                wal.segments.iter().filter(|segment| !unusable.contains(&(*timeline, segment.number)));
+            builder.timelines.entry(*timeline).or_default().segments.extend(usable.copied());
+        }
+        builder.finish()
+    }
+
+    /// The same WAL with segments that are not there, as if each had been stored at this time.
+    pub fn with(&self, missing: impl IntoIterator<Item = (TimelineId, u64, Timestamp)>) -> Self {
+        let mut builder =
+            CoverageBuilder { size: self.size, timelines: self.timelines.clone(), foreign: self.foreign };
+        for wal in builder.timelines.values_mut() {
+            wal.runs.clear();
+        }
+        for (timeline, number, stored_at) in missing {
+            let segments = &mut builder.timelines.entry(timeline).or_default().segments;
+            segments.push(StoredSegment { number, stored_bytes: 0, stored_at });
+        }
+        builder.finish()
     }
 
     /// A stored segment by its number.

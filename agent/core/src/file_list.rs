@@ -261,11 +261,55 @@ pub struct FileList {
     pub dirs: Vec<ListedDir>,
 }
 
-/// Reads a list line by line.
+/// Reads a list line by line and keeps nothing: for lists of any length. That no path is given
+/// twice is left to the caller.
 #[derive(Debug)]
-pub struct FileListReader {
+pub struct FileListLines {
     expected: BackupId,
     lines: u64,
+}
+
+impl FileListLines {
+    /// Begins to read the list of `backup`.
+    pub fn new(backup: &BackupId) -> Self {
+        Self { expected: backup.clone(), lines: 0 }
+    }
+
+    /// Takes the next line, with or without its line feed; the first one is no entry.
+    pub fn line(&mut self, json: &[u8]) -> Result<Option<FileListEntry>, FileListError> {
+        self.lines += 1;
+        let line = self.lines;
+        let malformed = |source| FileListError::Malformed { line, source };
+        if line > 1 {
+            return FileListEntry::from_line(serde_json::from_slice(json).map_err(malformed)?, line)
+                .map(Some);
+        }
+        let head: FormatOnly = serde_json::from_slice(json).map_err(malformed)?;
+        if head.format != FILE_LIST_FORMAT {
+            return Err(FileListError::NewerFormat { found: head.format });
+        }
+        let header: HeaderLine = serde_json::from_slice(json).map_err(malformed)?;
+        if header.backup != self.expected {
+            return Err(FileListError::OtherBackup { found: header.backup, expected: self.expected.clone() });
+        }
+        Ok(None)
+    }
+
+    /// Lines that were taken.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// After the last line: there must have been one.
+    pub fn finish(self) -> Result<(), FileListError> {
+        if self.lines == 0 { Err(FileListError::Empty) } else { Ok(()) }
+    }
+}
+
+/// Reads a list line by line into memory.
+#[derive(Debug)]
+pub struct FileListReader {
+    lines: FileListLines,
     seen: HashSet<RelativePath>,
     list: FileList,
 }
@@ -273,31 +317,14 @@ pub struct FileListReader {
 impl FileListReader {
     /// Begins to read the list of `backup`.
     pub fn new(backup: &BackupId) -> Self {
-        Self { expected: backup.clone(), lines: 0, seen: HashSet::new(), list: FileList::default() }
+        Self { lines: FileListLines::new(backup), seen: HashSet::new(), list: FileList::default() }
     }
 
     /// Takes the next line, with or without its line feed.
     pub fn line(&mut self, json: &[u8]) -> Result<(), FileListError> {
-        self.lines += 1;
-        let line = self.lines;
-        let malformed = |source| FileListError::Malformed { line, source };
-        if line == 1 {
-            let head: FormatOnly = serde_json::from_slice(json).map_err(malformed)?;
-            if head.format != FILE_LIST_FORMAT {
-                return Err(FileListError::NewerFormat { found: head.format });
-            }
-            let header: HeaderLine = serde_json::from_slice(json).map_err(malformed)?;
-            if header.backup != self.expected {
-                return Err(FileListError::OtherBackup {
-                    found: header.backup,
-                    expected: self.expected.clone(),
-                });
-            }
-            return Ok(());
-        }
-        let entry = FileListEntry::from_line(serde_json::from_slice(json).map_err(malformed)?, line)?;
+        let Some(entry) = self.lines.line(json)? else { return Ok(()) };
         if !self.seen.insert(entry.path().clone()) {
-            return Err(FileListError::Twice { line, path: entry.path().clone() });
+            return Err(FileListError::Twice { line: self.lines.lines(), path: entry.path().clone() });
         }
         match entry {
             FileListEntry::File(file) => self.list.files.push(file),
@@ -308,7 +335,7 @@ impl FileListReader {
 
     /// The list, after its last line.
     pub fn finish(self) -> Result<FileList, FileListError> {
-        if self.lines == 0 { Err(FileListError::Empty) } else { Ok(self.list) }
+        self.lines.finish().map(|()| self.list)
     }
 }
 

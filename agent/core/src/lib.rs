@@ -67,6 +67,10 @@ pub mod wal_path;
 #[cfg(feature = "formats")]
 pub mod recovery_window;
 #[cfg(feature = "formats")]
+pub mod lost_targets;
+#[cfg(feature = "formats")]
+pub mod ledger;
+#[cfg(feature = "formats")]
 pub mod recovery_plan;
 #[cfg(feature = "formats")]
 pub mod retention;

@@ -7,7 +7,12 @@
 use crate::backup_id::BackupId;
 use crate::wal_file::WalFile;
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use std::fmt;
+
+/// How a ledger's name tells its time.
+const LEDGER_TIME: &str = "%Y%m%dT%H%M%S.%6fZ";
 
 /// One object's name, `/`-separated, relative to the repository's URL.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -25,8 +30,12 @@ impl ObjectKey {
     pub const WAL_PREFIX: &'static str = "wal/";
     /// Where catalog entries stand.
     pub const CATALOG_PREFIX: &'static str = "catalog/";
-    /// What `wald repo check` leaves behind stands here; nothing reads it.
+    /// What `wald repo check` leaves behind stands here.
     pub const CHECK_PREFIX: &'static str = "check/";
+    /// Where `wald repo check` records what the server was seen to keep of its promises.
+    pub const GUARANTEES_PREFIX: &'static str = "check/guarantees-";
+    /// Where the ledgers of `wald verify` stand.
+    pub const LEDGER_PREFIX: &'static str = "verify/";
 
     /// The repository's identity, `wald.json`.
     pub fn identity() -> Self {
@@ -72,6 +81,19 @@ impl ObjectKey {
         Self(format!("gap/{file}.json"))
     }
 
+    /// The ledger of a run of `wald verify` that ended then, to the microsecond:
+    /// `verify/<UTC time>.json.zst`. Names sort by time.
+    pub fn ledger(ended: Timestamp) -> Self {
+        Self(format!("{}{}.json.zst", Self::LEDGER_PREFIX, ended.strftime(LEDGER_TIME)))
+    }
+
+    /// Reads the name of a listed ledger.
+    pub fn parse_ledger(name: &str) -> Option<Self> {
+        let time = name.strip_prefix(Self::LEDGER_PREFIX)?.strip_suffix(".json.zst")?;
+        let time = DateTime::strptime(LEDGER_TIME, time).ok()?.to_zoned(TimeZone::UTC).ok()?;
+        Some(Self::ledger(time.timestamp())).filter(|key| key.as_str() == name)
+    }
+
     /// A throw-away object of `wald repo check`.
     pub fn check(name: &str) -> Result<Self, ObjectKeyError> {
         if plain_name(name) {
@@ -79,6 +101,18 @@ impl ObjectKey {
         } else {
             Err(ObjectKeyError { name: name.to_owned() })
         }
+    }
+
+    /// What was seen of the server at a time, `check/guarantees-<UTC time>.json`; later ones sort
+    /// behind earlier ones.
+    pub fn guarantees(time: Timestamp) -> Self {
+        Self(format!("{}{}.json", Self::GUARANTEES_PREFIX, time.strftime("%Y%m%dT%H%M%SZ")))
+    }
+
+    /// The key of such a record that was listed; `None` for any other name.
+    pub fn guarantees_listed(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix(Self::GUARANTEES_PREFIX)?;
+        (plain_name(rest) && rest.ends_with(".json")).then(|| Self(name.to_owned()))
     }
 
     /// The record of a run of `wald expire` that went by this time, `expire/<UTC time>.json`;
@@ -169,6 +203,22 @@ mod tests {
         let history = WalFile::parse("00000002.history").unwrap();
         assert_eq!(WalObject::parse("wal/00000002.history"), Some(WalObject::File(history)));
         assert_eq!(WalObject::parse("wal/00000002.history.b3"), Some(WalObject::Proof(history)));
+    }
+
+    #[test]
+    fn ledgers_sort_by_time_and_read_back() {
+        let at = |text: &str| ObjectKey::ledger(text.parse().unwrap());
+        let (one, other) = (at("2026-11-22T22:08:43.98Z"), at("2026-11-22T22:08:44Z"));
+        assert_eq!(one.as_str(), "verify/20261122T220843.980000Z.json.zst");
+        assert!(one < other);
+        for key in [one, other] {
+            assert_eq!(ObjectKey::parse_ledger(key.as_str()), Some(key));
+        }
+        for name in
+            ["verify/notes.json.zst", "verify/20261122T220843Z.json.zst", "20261122T220843.980000Z.json.zst"]
+        {
+            assert_eq!(ObjectKey::parse_ledger(name), None, "{name}");
+        }
     }
 
     proptest! {

@@ -8,8 +8,11 @@ use crate::config::{Checkpoint, Compression, Config};
 use crate::restore::RestoreOptions;
 use crate::retain::RetainOptions;
 use crate::supervise::AgentOptions;
+use crate::verify::{VerifyArgs, VerifyOptions};
+use jiff::SignedDuration;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use wald_core::backup_id::BackupId;
 use wald_core::retention::Policy;
 use wald_core::sequence::Limits;
 
@@ -71,6 +74,21 @@ pub(super) fn backup(config: &Config, data_dir: PathBuf) -> BackupOptions {
             Checkpoint::Spread => CheckpointMode::Spread,
         },
         wal_timeout: backup.wal_timeout,
+    }
+}
+
+pub(super) fn verify(config: &Config, args: &VerifyArgs, backup: Option<BackupId>) -> VerifyOptions {
+    let verify = &config.verify;
+    VerifyOptions {
+        depth: args.depth.into(),
+        full: args.full,
+        backup,
+        policy: Policy::new(config.retention.window_days, config.retention.full_backups_min),
+        lock: config.repository.lock,
+        reread: SignedDuration::from_hours(24 * i64::from(verify.reread_days)),
+        max_bytes: verify.max_bytes,
+        rate_max_bytes: verify.rate_max_bytes,
+        workers: NonZeroUsize::new(verify.workers).unwrap_or(NonZeroUsize::MIN),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     Cli, Command, ConfigCommand, RepoCommand, backup, direct, expire, list, options, repo, restore, status,
+    verify,
 };
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
@@ -72,12 +73,13 @@ fn dispatch(cli: &Cli, command: &Command) -> Result<u8, Failure> {
         Command::List(args) => list::list(&config, args),
         Command::Expire(args) => expire::expire(&config, args),
         Command::Restore(args) => restore::restore(&config, args),
+        Command::Verify(args) => verify::verify(&config, args),
         Command::Repo(RepoCommand::Init) => repo::init(&config),
         Command::Config(ConfigCommand::Check) => {
             print!("{}", config.display());
             Ok(OK)
         }
-        Command::Repo(RepoCommand::Check) => repo::check(&config),
+        Command::Repo(RepoCommand::Check(args)) => repo::check(&config, args),
         // Handled before a configuration is read.
         Command::ArchivePush { .. } | Command::ArchiveGet { .. } => Ok(FAILED),
     }

@@ -55,6 +55,8 @@ struct RepositoryStatus {
     /// The last segment of the newest timeline.
     last_segment: Option<SegmentName>,
     gaps: usize,
+    /// Which promise rests on what, where the server does not keep it.
+    careful: Vec<String>,
     recovery_windows: Vec<RecoveryWindow>,
 }
 
@@ -114,6 +116,7 @@ fn in_short(listing: &Listing) -> RepositoryStatus {
         last_backup,
         last_segment: listing.timelines.last().and_then(|timeline| Some(timeline.ranges.last()?.last)),
         gaps: listing.timelines.iter().map(|timeline| timeline.gaps.len()).sum(),
+        careful: listing.careful.clone(),
         recovery_windows: listing.recovery_windows.clone(),
     }
 }
@@ -148,6 +151,9 @@ fn print_repository(status: &Status) {
         return;
     };
     println!("repository  {}", repository.url);
+    for weakness in &repository.careful {
+        println!("note        {weakness}");
+    }
     match &repository.last_segment {
         Some(segment) => println!("last WAL    {segment}, {} gaps", repository.gaps),
         None => println!("last WAL    none"),

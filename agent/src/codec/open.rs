@@ -99,6 +99,16 @@ impl OpenError {
 /// Checks the header against what was asked for, and the stored bytes against the header.
 /// Gives the header and the body's place in `object`.
 pub fn prove_stored<'a>(object: &'a [u8], expected: &Expected) -> Result<(FrameHeader, &'a [u8]), OpenError> {
+    let (header, body_at) = check_header(object, expected)?;
+    let body = object.get(body_at..).unwrap_or_default();
+    let found = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    check_body(&header, found, || blake3::hash(body))?;
+    Ok((header, body))
+}
+
+/// Reads the header at the start of an object and checks it against what was asked for. Gives it
+/// and where the body begins.
+pub(super) fn check_header(object: &[u8], expected: &Expected) -> Result<(FrameHeader, usize), OpenError> {
     let (header, body_at) = FrameHeader::decode(object).map_err(OpenError::Header)?;
     if header.file != expected.file {
         return Err(OpenError::OtherFile { expected: expected.file, found: header.file });
@@ -109,23 +119,40 @@ pub fn prove_stored<'a>(object: &'a [u8], expected: &Expected) -> Result<(FrameH
     if header.raw_bytes > expected.raw_bytes_max {
         return Err(OpenError::TooLarge { found: header.raw_bytes, max: expected.raw_bytes_max });
     }
-    let body = object.get(body_at..).unwrap_or_default();
-    let found = u64::try_from(body.len()).unwrap_or(u64::MAX);
-    if found != header.body_bytes {
-        return Err(OpenError::BodyLength { expected: header.body_bytes, found });
+    Ok((header, body_at))
+}
+
+/// Checks the stored bytes behind the header: their number first, which says more.
+pub(super) fn check_body(
+    header: &FrameHeader,
+    found_bytes: u64,
+    hash: impl FnOnce() -> blake3::Hash,
+) -> Result<(), OpenError> {
+    if found_bytes != header.body_bytes {
+        return Err(OpenError::BodyLength { expected: header.body_bytes, found: found_bytes });
     }
-    let found = blake3::hash(body);
+    let found = hash();
     if found != header.body_blake3 {
         return Err(OpenError::BodyHash { expected: header.body_blake3, found });
     }
-    Ok((header, body))
+    Ok(())
 }
 
 /// Writes the raw bytes of `object` to `out`. Only after `Ok` may they be used.
 pub fn open(object: &[u8], expected: &Expected, out: &mut impl Write) -> Result<FrameHeader, OpenError> {
-    const STEP_BYTES: usize = 256 << 10;
     let (header, body) = prove_stored(object, expected)?;
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(OpenError::Decompress)?;
+    let decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(OpenError::Decompress)?;
+    write_raw(decoder, &header, out)?;
+    Ok(header)
+}
+
+/// Writes what `decoder` yields to `out`, and proves it.
+pub(super) fn write_raw(
+    mut decoder: impl Read,
+    header: &FrameHeader,
+    out: &mut impl Write,
+) -> Result<(), OpenError> {
+    const STEP_BYTES: usize = 256 << 10;
     let mut hasher = blake3::Hasher::new();
     let mut written = 0u64;
     let mut step = vec![0; STEP_BYTES];
@@ -148,7 +175,7 @@ pub fn open(object: &[u8], expected: &Expected, out: &mut impl Write) -> Result<
             found_bytes: written,
         });
     }
-    Ok(header)
+    Ok(())
 }
 
 #[cfg(test)]

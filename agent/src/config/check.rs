@@ -306,7 +306,7 @@ fn environment(checker: &mut Checker, file: Option<PathBuf>) -> AwsEnvironment {
     let process = AwsEnvironment::of_process();
     let Some(file) = file else { return process };
     match std::fs::read_to_string(&file) {
-        Ok(text) => match process.clone().with_file(&text) {
+        Ok(text) => match process.clone().with_file_at(&file, &text) {
             Ok(environment) => return environment,
             Err(line) => checker.refuse(KEY, format!("{file:?}"), format!("NAME=VALUE in its line {line}")),
         },
@@ -394,12 +394,15 @@ fn backup(checker: &mut Checker, raw: super::raw::RawBackup) -> Backup {
     }
 }
 
+/// While one object is waited for, another one is proven: also where there is only one core.
+const VERIFY_WORKERS: usize = 4;
+
 fn verify(checker: &mut Checker, raw: super::raw::RawVerify, window_days: u32) -> Verify {
     Verify {
         reread_days: checker.number("verify.reread_days", raw.reread_days, window_days, (1, WINDOW_DAYS_MAX)),
         max_bytes: raw.max_bytes.map(|text| checker.bytes("verify.max_bytes", Some(text), 0, 1 << 20)),
         rate_max_bytes: raw.rate_max.map(|text| checker.bytes("verify.rate_max", Some(text), 0, 1 << 20)),
-        workers: checker.number("verify.workers", raw.workers, 2, (1, 64)),
+        workers: checker.number("verify.workers", raw.workers, VERIFY_WORKERS, (1, 64)),
     }
 }
 

@@ -9,24 +9,20 @@ use super::RecoverError;
 use super::delta::Kept;
 use super::progress::Progress;
 use super::tree::Tree;
-use super::unpack::{ObjectReader, PartFiles, Unpacked, unpack};
+use super::unpack::{PartFiles, Unpacked, unpack};
 use crate::store::{Store, StoreError};
-use bytes::Bytes;
-use futures::StreamExt;
+use crate::stored::{ObjectReader, download};
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use wald_core::blake3_hex::Blake3Hex;
 use wald_core::catalog::{CatalogEntry, Part};
 use wald_core::file_list::FileList;
 use wald_core::object_key::ObjectKey;
 
-/// Pieces of a part (each of at most 8 MiB) that wait for their thread.
-const PIECES_WAITING: usize = 2;
 /// How often a part is fetched whose connection broke; the store has tried each request
 /// several times by then.
 const PART_ATTEMPTS_MAX: u32 = 3;
@@ -174,10 +170,9 @@ impl Shared {
     }
 
     fn fetch_part(&self, need: &mut PartNeed, unpacked: &mut Unpacked) -> Result<(), RecoverError> {
-        let (sender, receiver) = mpsc::channel(PIECES_WAITING);
-        // Ends by itself when the receiver is gone.
-        self.runtime.spawn(download(self.store.clone(), need.key.clone(), sender));
-        let mut object = ObjectReader::new(receiver, &self.progress, &self.given_up);
+        let pieces = download(&self.runtime, &self.store, &need.key, None);
+        let arrived = |bytes| self.progress.advance(bytes);
+        let mut object = ObjectReader::new(pieces, &arrived, &self.given_up);
         let PartNeed { key, part, files } = need;
         let ended = unpack(&mut object, key, part.tablespace, files, &self.tree, unpacked);
         if let Err(error @ RecoverError::Fs(_)) = ended {
@@ -206,24 +201,6 @@ impl Shared {
         match files.first_needed() {
             None => Ok(()),
             Some(missing) => damaged(format!("{missing} is not in it")),
-        }
-    }
-}
-
-/// Reads an object into a channel. An error is the last thing that is sent.
-async fn download(store: Store, key: ObjectKey, pieces: mpsc::Sender<Result<Bytes, StoreError>>) {
-    let mut stream = match store.get_stream(&key).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            // The receiver may be gone: then nobody wants to know.
-            let _ = pieces.send(Err(error)).await;
-            return;
-        }
-    };
-    while let Some(piece) = stream.next().await {
-        let last = piece.is_err();
-        if pieces.send(piece).await.is_err() || last {
-            return;
         }
     }
 }

@@ -5,8 +5,9 @@
 
 use super::{RecoverError, blocking};
 use crate::store::Store;
+use crate::stored::read_lines;
 use bytes::Bytes;
-use std::io::{BufRead, BufReader, Read};
+use std::io;
 use wald_core::blake3_hex::Blake3Hex;
 use wald_core::catalog::{CatalogEntry, StoredObject};
 use wald_core::file_list::{FILE_LIST_LINE_BYTES_MAX, FileList, FileListError, FileListReader};
@@ -29,6 +30,17 @@ async fn proven(store: &Store, key: &ObjectKey, object: &StoredObject) -> Result
     Err(RecoverError::Damaged { key: key.clone(), damage })
 }
 
+enum LineError {
+    Read(io::Error),
+    List(FileListError),
+}
+
+impl From<io::Error> for LineError {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
 /// Reads the list of a backup's files.
 pub(super) async fn file_list(store: &Store, entry: &CatalogEntry) -> Result<FileList, RecoverError> {
     let object = &entry.facts().file_list;
@@ -39,15 +51,12 @@ pub(super) async fn file_list(store: &Store, entry: &CatalogEntry) -> Result<Fil
         let damaged =
             |error: std::io::Error| RecoverError::Damaged { key: key.clone(), damage: error.to_string() };
         let unusable = |source| RecoverError::FileList { key: key.clone(), source };
-        let decoder = zstd::stream::read::Decoder::new(&*compressed).map_err(damaged)?;
-        let mut lines = BufReader::new(decoder);
         let mut reader = FileListReader::new(entry.id());
-        let mut line = Vec::new();
-        let limit = u64::try_from(FILE_LIST_LINE_BYTES_MAX).unwrap_or(u64::MAX);
-        while (&mut lines).take(limit).read_until(b'\n', &mut line).map_err(damaged)? > 0 {
-            reader.line(&line).map_err(unusable)?;
-            line.clear();
-        }
+        read_lines(&*compressed, FILE_LIST_LINE_BYTES_MAX, |line| reader.line(line).map_err(LineError::List))
+            .map_err(|error| match error {
+                LineError::Read(error) => damaged(error),
+                LineError::List(error) => unusable(error),
+            })?;
         let list = reader.finish().map_err(unusable)?;
         list.check_against(&entry).map_err(unusable)?;
         check_complete(&list, &entry)?;

@@ -8,17 +8,13 @@
 use super::RecoverError;
 use super::beneath::Root;
 use super::listed::CONTROL;
-use super::progress::Progress;
-use super::tree::{LINKS, Tree};
+use super::tree::Tree;
 use crate::fs::FsError;
-use crate::store::StoreError;
-use bytes::{Buf, Bytes};
+use crate::stored::{ObjectReader, PartError, read_part};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc;
 use wald_core::backup_label::TablespaceMap;
 use wald_core::blake3_hex::Blake3Hex;
 use wald_core::file_list::ListedFile;
@@ -84,88 +80,6 @@ impl Held {
     }
 }
 
-/// The bytes of an object as they arrive, hashed on the way.
-pub(super) struct ObjectReader<'a> {
-    pieces: mpsc::Receiver<Result<Bytes, StoreError>>,
-    current: Bytes,
-    hasher: blake3::Hasher,
-    bytes: u64,
-    failure: Option<StoreError>,
-    progress: &'a Progress,
-    given_up: &'a AtomicBool,
-}
-
-impl<'a> ObjectReader<'a> {
-    pub fn new(
-        pieces: mpsc::Receiver<Result<Bytes, StoreError>>,
-        progress: &'a Progress,
-        given_up: &'a AtomicBool,
-    ) -> Self {
-        Self {
-            pieces,
-            current: Bytes::new(),
-            hasher: blake3::Hasher::new(),
-            bytes: 0,
-            failure: None,
-            progress,
-            given_up,
-        }
-    }
-
-    /// Bytes that have arrived.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Length and hash of the whole object, or why it could not be read to its end; no error
-    /// if the restore was given up.
-    pub fn finish(mut self) -> Result<(u64, blake3::Hash), Option<StoreError>> {
-        while self.failure.is_none() {
-            match self.next_piece() {
-                Ok(true) => {}
-                Ok(false) => return Ok((self.bytes, self.hasher.finalize())),
-                Err(_) => break,
-            }
-        }
-        Err(self.failure)
-    }
-
-    /// Takes the next piece; false at the end.
-    fn next_piece(&mut self) -> io::Result<bool> {
-        if self.given_up.load(Ordering::Relaxed) {
-            return Err(io::Error::other("given up"));
-        }
-        match self.pieces.blocking_recv() {
-            None => Ok(false),
-            Some(Ok(piece)) => {
-                self.hasher.update(&piece);
-                let bytes = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-                self.bytes += bytes;
-                self.progress.advance(bytes);
-                self.current = piece;
-                Ok(true)
-            }
-            Some(Err(error)) => {
-                self.failure = Some(error);
-                Err(io::Error::other("the object can't be read on"))
-            }
-        }
-    }
-}
-
-impl Read for ObjectReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            if !self.next_piece()? {
-                return Ok(0);
-            }
-        }
-        let length = self.current.len().min(buffer.len());
-        self.current.copy_to_slice(buffer.get_mut(..length).unwrap_or_default());
-        Ok(length)
-    }
-}
-
 /// Unpacks a part. `files` and `unpacked` tell what was done also after an error, so that a part
 /// that is fetched again goes on where it broke off.
 pub(super) fn unpack(
@@ -177,39 +91,18 @@ pub(super) fn unpack(
     unpacked: &mut Unpacked,
 ) -> Result<(), RecoverError> {
     let damaged = |damage: String| RecoverError::Damaged { key: key.clone(), damage };
-    let unreadable = |error: io::Error| damaged(error.to_string());
-    let decoder = zstd::stream::read::Decoder::new(object).map_err(unreadable)?;
-    let mut archive = tar::Archive::new(decoder);
     let mut buffer = vec![0; BUFFER_BYTES];
-    for entry in archive.entries().map_err(unreadable)? {
-        let mut entry = entry.map_err(unreadable)?;
-        let name = entry.path_bytes().into_owned();
-        let shown = name.escape_ascii().to_string();
-        match entry.header().entry_type() {
-            // Directories were made from the list.
-            tar::EntryType::Directory | tar::EntryType::XGlobalHeader => continue,
-            tar::EntryType::Regular | tar::EntryType::Continuous => {}
-            _ => return Err(damaged(format!("{shown} in it is neither a file nor a directory"))),
-        }
-        let listed = match tablespace {
-            None => RelativePath::new(name),
-            Some(oid) => RelativePath::new([format!("{LINKS}/{oid}/").as_bytes(), &name].concat()),
-        };
-        let path = listed.map_err(|error| damaged(error.to_string()))?;
+    let read = read_part(object, tablespace, |path, shown, size, mut content| {
         let Some(file) = files.needed.remove(&path) else {
             if files.done.contains(&path) {
-                continue;
+                return Ok(());
             }
             return Err(damaged(format!("{shown} in it is not in the list of files")));
         };
-        if entry.size() != file.size {
-            return Err(damaged(format!(
-                "{shown} in it has {} bytes, the list says {}",
-                entry.size(),
-                file.size
-            )));
+        if size != file.size {
+            return Err(damaged(format!("{shown} in it has {size} bytes, the list says {}", file.size)));
         }
-        match hold_or_write(&mut entry, &file, tree, &mut buffer, &mut unpacked.held) {
+        match hold_or_write(&mut content, &file, tree, &mut buffer, &mut unpacked.held) {
             Ok(found) if found == file.blake3 => {}
             Ok(found) => {
                 let expected = file.blake3;
@@ -223,17 +116,19 @@ pub(super) fn unpack(
                     root.remove(&local)?;
                 }
                 files.needed.insert(path, file);
-                return Err(unreadable(error));
+                return Err(damaged(error.to_string()));
             }
             Err(WriteError::Local(error)) => return Err(error.into()),
         }
         unpacked.files += 1;
         unpacked.bytes += file.size;
         files.done.insert(path);
-    }
-    // Through the end of the tar and of the compressed data, where zstd's own checksum stands.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(unreadable)?;
-    Ok(())
+        Ok(())
+    });
+    read.map_err(|error| match error {
+        PartError::Damaged(damage) => damaged(damage),
+        PartError::Visit(error) => error,
+    })
 }
 
 enum WriteError {

@@ -1,251 +1,203 @@
 //! `wald repo check`: does this repository keep the promises that wald's own rest on?
 //!
-//! Each is tried, not asked for: stores say that they know "only if absent" and ignore it.
-//! Invariants: only objects below `check/` are written, under names that this run alone uses;
-//! nothing else is changed or removed. A step that can't be tried because an earlier one failed
-//! is left out rather than guessed.
+//! Each is tried, not asked for: stores say that they know "only if absent" and ignore it, and take
+//! a lock for which they have no place. Invariants: only objects below `check/` are written, under
+//! names that this run alone uses; nothing else is changed or removed. A step that can't be tried
+//! because an earlier one failed is left out rather than guessed.
 
+use super::bucket_trial;
+use super::guarantees;
+use super::leftover_trial;
+use super::lock_trial;
+use super::object_trial;
 use super::report::{CheckReport, Verdict};
 use super::{RepositoryError, read_identity};
 use crate::clock::Clock;
 use crate::explain::chain;
-use crate::store::{Created, Store, StoreError};
-use bytes::Bytes;
-use futures::TryStreamExt;
-use futures::future::join_all;
+use crate::store::{Guarantees, Store, StoreError};
+use jiff::Timestamp;
 use wald_core::object_key::{ObjectKey, ObjectKeyError};
 
-/// Creators of one object at the same time, of whom one may win.
-const RIVALS: usize = 4;
-/// The body of the objects that are tried with: small, and larger than a sealed header.
-const BODY_BYTES: usize = 8 << 10;
+/// What this host, or these keys, are for. It decides which missing right is an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Purpose {
+    /// Archiving and base backups, which includes reading
+    #[default]
+    Archive,
+    /// Restoring only: nothing is written
+    Restore,
+    /// Retention (`wald expire`), which also deletes what is not needed any more
+    Expire,
+}
 
-/// Tries everything that wald does with a repository.
-pub async fn check(store: &Store, clock: &Clock) -> CheckReport {
-    let mut report = CheckReport::new(store.describe());
-    if !identity(store, &mut report).await {
-        return report;
+/// What is known of the server at the end of a trial. A question that could not be tried keeps
+/// the answer that an earlier trial recorded.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen {
+    pub(super) create_only: Option<bool>,
+    pub(super) checksums: Option<bool>,
+    pub(super) signed_payload: Option<bool>,
+    pub(super) lock_on_put: Option<bool>,
+    pub(super) lock_on_upload: Option<bool>,
+    pub(super) tells_delete_markers: Option<bool>,
+}
+
+impl Seen {
+    pub(super) fn over(self, before: Guarantees) -> Guarantees {
+        Guarantees {
+            create_only: self.create_only.unwrap_or(before.create_only),
+            checksums: self.checksums.unwrap_or(before.checksums),
+            signed_payload: self.signed_payload.unwrap_or(before.signed_payload),
+            lock_on_put: self.lock_on_put.unwrap_or(before.lock_on_put),
+            lock_on_upload: self.lock_on_upload.unwrap_or(before.lock_on_upload),
+            tells_delete_markers: self.tells_delete_markers.unwrap_or(before.tells_delete_markers),
+        }
     }
-    let run = format!("{}-{}", clock.now().as_nanosecond(), std::process::id());
-    match Names::of_run(&run) {
-        Ok(names) => try_all(store, &names, &mut report).await,
-        Err(error) => report.add(Verdict::Bad, error.to_string()),
-    }
-    report
+}
+
+/// One run: where, for what, and what it has found so far.
+pub(super) struct Run<'r> {
+    pub(super) store: &'r Store,
+    pub(super) clock: &'r Clock,
+    pub(super) purpose: Purpose,
+    pub(super) names: Names,
+    /// What an earlier run has recorded.
+    before: Option<Guarantees>,
+    pub(super) seen: Seen,
+    pub(super) report: CheckReport,
+    /// When the last lock of this run lapses, by this host's clock.
+    pub(super) locked_until: Option<Timestamp>,
 }
 
 /// The names that one run uses.
-struct Names {
-    prefix: String,
-    single: ObjectKey,
-    contested: ObjectKey,
-    parts: ObjectKey,
-    absent: ObjectKey,
+pub(super) struct Names {
+    run: String,
+    /// In front of all of them.
+    pub(super) prefix: String,
 }
 
 impl Names {
-    fn of_run(run: &str) -> Result<Self, ObjectKeyError> {
-        let key = |name: &str| ObjectKey::check(&format!("{run}-{name}"));
-        Ok(Self {
-            prefix: format!("{}{run}-", ObjectKey::CHECK_PREFIX),
-            single: key("single")?,
-            contested: key("contested")?,
-            parts: key("parts")?,
-            absent: key("absent")?,
-        })
+    fn of_run(run: String) -> Self {
+        Self { prefix: format!("{}{run}-", ObjectKey::CHECK_PREFIX), run }
+    }
+
+    /// A key that this run alone uses.
+    pub(super) fn key(&self, name: &str) -> Result<ObjectKey, ObjectKeyError> {
+        ObjectKey::check(&format!("{}-{name}", self.run))
     }
 }
 
-async fn try_all(store: &Store, names: &Names, report: &mut CheckReport) {
-    absence(store, names, report).await;
-    // Nothing of the rest can be tried where nothing can be stored.
-    if single(store, names, report).await {
-        overwriting(store, names, report).await;
-        contest(store, names, report).await;
-        parts(store, names, report).await;
-        listing(store, names, report).await;
-    }
-    removal(store, names, report).await;
+/// Tries everything that wald does with a repository, for [`Purpose::Archive`].
+pub async fn check(store: &Store, clock: &Clock) -> CheckReport {
+    check_for(store, clock, Purpose::default()).await
 }
 
-/// Whether it makes sense to go on.
-async fn identity(store: &Store, report: &mut CheckReport) -> bool {
-    match read_identity(store).await {
-        Ok(identity) => {
-            let (system, segment) = (identity.system_id(), identity.segment_size().bytes() >> 20);
-            report.add(
-                Verdict::Good,
-                format!(
-                    "can be reached, and is the repository of system {system} with segments of {segment} MiB"
-                ),
-            );
-            true
-        }
-        Err(RepositoryError::NotInitialised { .. }) => {
-            report.add(
-                Verdict::Bad,
-                "can be reached, but has no wald.json: run `wald repo init` on the database host",
-            );
-            true
-        }
-        Err(RepositoryError::Store(error @ StoreError::Refused { .. })) => {
-            report.failed("wald.json can't be read", &error);
-            true
-        }
-        Err(RepositoryError::Store(error)) => {
-            report.failed("can't be reached", &error);
-            false
-        }
-        Err(error) => {
-            report.add(Verdict::Bad, format!("wald.json can't be used: {}", chain(&error)));
-            true
-        }
+/// Tries everything that wald does with a repository, and records what the server keeps.
+pub async fn check_for(store: &Store, clock: &Clock, purpose: Purpose) -> CheckReport {
+    let names = Names::of_run(format!("{}-{}", clock.now().as_nanosecond(), std::process::id()));
+    let report = CheckReport::new(store.describe());
+    let mut run =
+        Run { store, clock, purpose, names, before: None, seen: Seen::default(), report, locked_until: None };
+    if let Err(error) = run.all().await {
+        run.report.add(Verdict::Bad, error.to_string());
     }
+    run.report
 }
 
-async fn absence(store: &Store, names: &Names, report: &mut CheckReport) {
-    match store.get(&names.absent, 1).await {
-        Err(error) if error.is_absent() => {
-            report.add(Verdict::Good, "says clearly that an object is absent");
+impl Run<'_> {
+    async fn all(&mut self) -> Result<(), ObjectKeyError> {
+        // First: with a clock that is wrong by more than a quarter of an hour S3 refuses the rest.
+        bucket_trial::clock(self).await;
+        if !self.identity().await {
+            return Ok(());
         }
-        Err(error @ StoreError::Refused { .. }) => report.failed(
-            "can't say that an object is absent (S3 does so only to who has s3:ListBucket on the bucket), \
-             so that a recovery can't find the end of the WAL",
-            &error,
-        ),
-        Err(error) => report.failed("can't say that an object is absent", &error),
-        Ok(_) => report.add(
-            Verdict::Bad,
-            format!("returned an object that nobody stored, {}; is this an S3 server?", names.absent),
-        ),
+        self.before = guarantees::newest(self.store).await.unwrap_or_default();
+        if self.purpose == Purpose::Restore {
+            object_trial::absence(self).await?;
+            object_trial::listing_at_all(self).await;
+            return Ok(());
+        }
+        bucket_trial::settings(self).await;
+        // Nothing of the rest can be tried where nothing can be stored.
+        if object_trial::single(self).await? {
+            // Early: its locks lapse while the rest is tried.
+            lock_trial::locks(self).await?;
+            object_trial::create_only(self).await?;
+            object_trial::checksums(self).await?;
+            object_trial::parts(self).await?;
+            object_trial::listing(self).await?;
+            lock_trial::delete_marker(self).await?;
+            self.record().await;
+        } else if self.purpose == Purpose::Expire {
+            leftover_trial::all(self).await;
+        }
+        // Behind what tells how much care it takes.
+        object_trial::absence(self).await?;
+        lock_trial::removal(self).await;
+        Ok(())
     }
-}
 
-fn body(first: u8) -> Bytes {
-    let pattern = [first, 0, 0xff, b'\n', b'<'];
-    pattern.into_iter().cycle().take(BODY_BYTES).collect()
-}
+    /// What is known of the server by now, from this run or an earlier one.
+    pub(super) fn known(&self) -> Guarantees {
+        self.seen.over(self.before.unwrap_or_default())
+    }
 
-/// Whether objects can be stored and read.
-async fn single(store: &Store, names: &Names, report: &mut CheckReport) -> bool {
-    match store.create(&names.single, body(1).into()).await {
-        Ok(Created::Stored) => report.add(Verdict::Good, "stores objects"),
-        Ok(Created::Exists) => {
-            let text = "refuses to store an object as existing already, which was never stored";
-            report.add(Verdict::Bad, text);
-            return false;
-        }
-        Err(error) => {
-            report.failed("can't store objects", &error);
-            return false;
+    /// Whether it makes sense to go on.
+    async fn identity(&mut self) -> bool {
+        let report = &mut self.report;
+        match read_identity(self.store).await {
+            Ok(identity) => {
+                let (system, segment) = (identity.system_id(), identity.segment_size().bytes() >> 20);
+                report.add(
+                    Verdict::Good,
+                    format!(
+                        "can be reached, and is the repository of system {system} with segments of {segment} MiB"
+                    ),
+                );
+                true
+            }
+            Err(RepositoryError::NotInitialised { .. }) => {
+                report.add(
+                    Verdict::Bad,
+                    "can be reached, but has no wald.json: run `wald repo init` on the database host",
+                );
+                true
+            }
+            Err(RepositoryError::Store(error @ StoreError::Refused { .. })) => {
+                report.failed("wald.json can't be read (s3:GetObject)", &error);
+                true
+            }
+            Err(RepositoryError::Store(error)) => {
+                report.failed("can't be reached", &error);
+                false
+            }
+            Err(error) => {
+                report.add(Verdict::Bad, format!("wald.json can't be used: {}", chain(&error)));
+                true
+            }
         }
     }
-    read_back(store, &names.single, &body(1), "returns what was stored", report).await;
-    let start = store.get_start(&names.single, 64).await;
-    match start {
-        Ok(start) if body(1).starts_with(&start) && start.len() == 64 => {
-            report.add(Verdict::Good, "returns a part of an object");
-        }
-        Ok(_) => report.add(Verdict::Bad, "returns something else when asked for a part of an object"),
-        Err(error) => report.failed("can't return a part of an object", &error),
-    }
-    true
-}
 
-async fn read_back(store: &Store, key: &ObjectKey, expected: &Bytes, good: &str, report: &mut CheckReport) {
-    let bytes_max = u64::try_from(expected.len()).unwrap_or(u64::MAX);
-    match store.get(key, bytes_max).await {
-        Ok(found) if found == *expected => report.add(Verdict::Good, good),
-        Ok(_) => report.add(Verdict::Bad, format!("returned other bytes than were stored as {key}")),
-        Err(error) if error.is_absent() => {
-            report.add(Verdict::Bad, format!("says that {key} is absent right after it was stored"));
+    /// Writes down what the server was seen to keep, where that is news.
+    async fn record(&mut self) {
+        // Only a server has guarantees to lose.
+        if !matches!(self.store.server_time().await, Ok(Some(_))) {
+            return;
         }
-        Err(error) => report.failed("can't return what was stored", &error),
-    }
-}
-
-async fn overwriting(store: &Store, names: &Names, report: &mut CheckReport) {
-    match store.create(&names.single, body(2).into()).await {
-        Ok(Created::Exists) => {
-            let good = "refuses to overwrite an object";
-            read_back(store, &names.single, &body(1), good, report).await;
+        let now = self.known();
+        self.report.guarantees = Some(now);
+        for weakness in now.explain_missing() {
+            self.report.add(Verdict::Note, weakness);
         }
-        Ok(Created::Stored) => report.add(
-            Verdict::Bad,
-            "overwrites objects although told not to (it ignores \"If-None-Match: *\"), so that a second \
-             cluster could destroy the WAL of the first; use another store or a newer version of this one",
-        ),
-        Err(error) => report.failed("fails when asked to store an object that exists", &error),
-    }
-}
-
-/// A store may refuse the second of two and still let two through at once.
-async fn contest(store: &Store, names: &Names, report: &mut CheckReport) {
-    let rivals = (0..RIVALS).map(|rival| {
-        let body = body(u8::try_from(rival).unwrap_or(0));
-        async move { (body.clone(), store.create(&names.contested, body.into()).await) }
-    });
-    let outcomes = join_all(rivals).await;
-    let winners: Vec<&Bytes> = outcomes
-        .iter()
-        .filter_map(|(body, outcome)| matches!(outcome, Ok(Created::Stored)).then_some(body))
-        .collect();
-    match (winners.as_slice(), outcomes.iter().find_map(|(_, outcome)| outcome.as_ref().err())) {
-        ([winner], _) => {
-            let good = "lets one of several win that create the same object at once";
-            read_back(store, &names.contested, winner, good, report).await;
+        if self.before == Some(now) {
+            return;
         }
-        ([], Some(error)) => report.failed("can't store objects at the same time", error),
-        ([], None) => report.add(
-            Verdict::Bad,
-            "told each of several that create the same object at once that another had created it",
-        ),
-        (_, _) => report.add(
-            Verdict::Bad,
-            "told several that create the same object at once that each had succeeded, so that one of \
-             them would report WAL as archived that is not",
-        ),
-    }
-}
-
-async fn parts(store: &Store, names: &Names, report: &mut CheckReport) {
-    let uploaded = async {
-        let mut upload = store.upload(&names.parts).await?;
-        upload.put_part(body(3)).await?;
-        upload.finish().await
-    };
-    match uploaded.await {
-        Ok(_) => {
-            read_back(store, &names.parts, &body(3), "takes uploads in parts, as for base backups", report)
-                .await;
+        let store = self.store.with_guarantees(now);
+        match guarantees::write(&store, now, self.clock).await {
+            Ok(()) => {
+                self.report.add(Verdict::Good, "wrote down what the server keeps, for the agent to read")
+            }
+            Err(error) => self.report.failed("can't write down what the server keeps", &error),
         }
-        Err(error) => report.failed("can't take uploads in parts, as for base backups", &error),
-    }
-}
-
-async fn listing(store: &Store, names: &Names, report: &mut CheckReport) {
-    let listed = store.list(&names.prefix).map_ok(|object| object.name).try_collect::<Vec<_>>().await;
-    match listed {
-        Ok(listed) if listed.iter().any(|name| name == names.single.as_str()) => {
-            report.add(Verdict::Good, "lists what is stored");
-        }
-        Ok(_) => report.add(Verdict::Bad, format!("does not list {}, which was just stored", names.single)),
-        Err(error) => report.failed("can't list objects", &error),
-    }
-}
-
-async fn removal(store: &Store, names: &Names, report: &mut CheckReport) {
-    let keys = [&names.single, &names.contested, &names.parts];
-    let removed = join_all(keys.map(|key| store.delete(key))).await;
-    match removed.into_iter().find_map(Result::err) {
-        None => report.add(Verdict::Good, "removed what was stored for this check"),
-        Some(error) => report.add(
-            Verdict::Note,
-            format!(
-                "what was stored for this check stays below {}; only `wald expire` needs to remove objects: {}",
-                ObjectKey::CHECK_PREFIX,
-                chain(&error)
-            ),
-        ),
     }
 }

@@ -1,11 +1,14 @@
 //! What `wald repo check` found, as a value and as lines of text.
 
 use crate::explain::chain;
-use crate::store::StoreError;
+use crate::store::{Guarantees, StoreError};
+use serde::Serialize;
+use serde::ser::SerializeStruct;
 use std::fmt;
 
 /// How a step ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// As wald needs it.
     Good,
@@ -16,7 +19,7 @@ pub enum Verdict {
 }
 
 /// One thing that was tried.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Finding {
     /// How it ended.
     pub verdict: Verdict,
@@ -24,16 +27,19 @@ pub struct Finding {
     pub text: String,
 }
 
-/// What `wald repo check` found, in the order in which it was tried. Printed as lines of text.
+/// What `wald repo check` found, in the order in which it was tried. Printed as lines of text, or
+/// as JSON, which is stable: fields are added, never renamed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CheckReport {
     place: String,
     findings: Vec<Finding>,
+    /// What the server was seen to keep; absent where nothing could be tried.
+    pub(super) guarantees: Option<Guarantees>,
 }
 
 impl CheckReport {
     pub(super) fn new(place: &str) -> Self {
-        Self { place: place.to_owned(), findings: Vec::new() }
+        Self { place: place.to_owned(), findings: Vec::new(), guarantees: None }
     }
 
     /// Whether the repository can be relied on.
@@ -50,8 +56,29 @@ impl CheckReport {
         self.findings.push(Finding { verdict, text: text.into() });
     }
 
+    /// What the server was seen to keep; none where nothing could be tried.
+    pub fn guarantees(&self) -> Option<Guarantees> {
+        self.guarantees
+    }
+
+    /// Something that these keys may not do, and that they need not.
+    pub(super) fn unknown(&mut self, what: &str, error: &StoreError) {
+        self.add(Verdict::Note, format!("{what}: {}", chain(error)));
+    }
+
     pub(super) fn failed(&mut self, what: &str, error: &StoreError) {
         self.add(Verdict::Bad, format!("{what}: {}", chain(error)));
+    }
+}
+
+impl Serialize for CheckReport {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("CheckReport", 4)?;
+        fields.serialize_field("repository", &self.place)?;
+        fields.serialize_field("good", &self.is_good())?;
+        fields.serialize_field("findings", &self.findings)?;
+        fields.serialize_field("guarantees", &self.guarantees)?;
+        fields.end()
     }
 }
 

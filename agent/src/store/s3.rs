@@ -4,6 +4,7 @@
 //! goes over TLS to a server that was seen to compare checksums, and carries a checksum; an upload
 //! is never retried without its "only if absent".
 
+use super::credentials::{Credentials, RefusalWatch};
 use super::error::{Cause, StoreError};
 use super::guarantees::Guarantees;
 use super::http::{Connector, ConnectorSettings};
@@ -30,6 +31,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const RETRIES_MAX: usize = 10;
 /// As object_store has it.
 const REGION_DEFAULT: &str = "us-east-1";
+
+/// The variables that [`Credentials`] reads, again when they change.
+const KEY_PAIR: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 /// How one bucket is reached.
 #[derive(Clone, Debug)]
@@ -69,7 +73,8 @@ impl Access {
         let connector = connector(options).map_err(misconfigured)?;
         let client_options = ClientOptions::new().with_allow_http(options.s3.allow_http);
         let mut builder = AmazonS3Builder::new();
-        for (name, value) in options.s3.environment.variables() {
+        let ours = |name: &&str| !KEY_PAIR.contains(name);
+        for (name, value) in options.s3.environment.variables().filter(|(name, _)| ours(name)) {
             // Variables that object_store does not know are somebody else's.
             if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
                 builder = builder.with_config(key, value);
@@ -103,13 +108,16 @@ impl Access {
             .with_retry(retries(options))
             .with_client_options(client_options.clone())
             .with_http_connector(connector.clone());
-        // A client that is thrown away: building one finds out where credentials come from.
-        let credentials = Arc::clone(builder.clone().build().map_err(failed)?.credentials());
+        // A client that is thrown away: building one finds object_store's own credentials.
+        let ambient = Arc::clone(builder.clone().build().map_err(failed)?.credentials());
+        let environment = options.s3.environment.clone();
+        let credentials = Arc::new(Credentials::new(environment, ambient, secrets.clone()));
         let http = connector.connect(&client_options).map_err(failed)?;
+        let http = HttpClient::new(RefusalWatch { http, credentials: Arc::clone(&credentials) });
         Ok(Self {
             builder,
             http,
-            credentials: (!open_to_all).then_some(credentials),
+            credentials: (!open_to_all).then_some(credentials as AwsCredentialProvider),
             region,
             request_payer,
             url,

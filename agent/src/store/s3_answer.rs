@@ -3,6 +3,7 @@
 //! Invariant: `NoSuchKey` comes out only where the server itself used that word with a 404, and
 //! did not add that it keeps older versions.
 
+use super::credentials::CredentialsError;
 use super::error::{element, transport_failure};
 use super::signing::NoCredentials;
 use std::error::Error;
@@ -111,6 +112,9 @@ pub(super) fn speaks_of_object_lock(text: &str) -> bool {
 pub(super) fn transport_verdict(error: &(dyn Error + 'static)) -> S3Verdict {
     match no_credentials(error).map(s3_verdict) {
         _ if DeleteMarked::is_below(error) => S3Verdict::DeleteMarked,
+        _ if CredentialsError::is_below(error) => {
+            S3Verdict::Misconfigured("there are no credentials that can be used")
+        }
         Some(S3Verdict::Refused) => S3Verdict::Refused,
         // Whoever gives credentials may say that there is no such thing: not our object.
         _ => S3Verdict::Unclear,

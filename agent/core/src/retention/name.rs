@@ -28,8 +28,8 @@ pub enum ObjectName {
     Run,
 }
 
-const GUARANTEES_PREFIX: &str = "check/guarantees-";
-const LEDGER_PREFIX: &str = "verify/";
+const GUARANTEES_PREFIX: &str = ObjectKey::GUARANTEES_PREFIX;
+const LEDGER_PREFIX: &str = ObjectKey::LEDGER_PREFIX;
 const RUN_PREFIX: &str = "expire/";
 const GAP_PREFIX: &str = "gap/";
 const JSON: &str = ".json";

@@ -295,7 +295,7 @@ fn killed_anywhere_or_run_twice_at_once_it_leaves_whole_backups_and_completes() 
     for attempt in 0..12 {
         let log = sandbox.path().join(format!("expire-{attempt}.log"));
         let mut process = Process::spawn("wald expire", agent.command(&["expire"]), &log)?;
-        let pause = Duration::from_millis(next(&mut seed) % 160);
+        let pause = Duration::from_millis(next(&mut seed) % 80);
         let started = std::time::Instant::now();
         while started.elapsed() < pause && process.ended()?.is_none() {
             std::thread::yield_now();

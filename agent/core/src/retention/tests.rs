@@ -274,11 +274,26 @@ fn a_hundred_thousand_segments_are_no_burden() {
         let from = number * 2500;
         world.segments.extend((from..from + 2500).map(|number| ((1, number), world.now)));
     }
-    let (coverage, began) = (world.coverage(), std::time::Instant::now());
-    let basis = Basis { holdings: world.holdings(&coverage), unreadable: &[], seen: &Seen::default() };
+    let listed = |((timeline, number), stored_at): (&(u32, u64), &Timestamp)| ListedVersion {
+        name: segment_key(*timeline, *number).to_string(),
+        id: *number,
+        is_latest: true,
+        kind: VersionKind::Object,
+        size_bytes: 10,
+        stored_at: *stored_at,
+    };
+    let versions: Vec<_> = world.segments.iter().map(listed).collect();
+    let began = std::time::Instant::now();
+    let survey = Survey::of(&versions);
+    let (coverage, seen) = (survey.coverage(size()), survey.seen());
+    let basis = Basis { holdings: world.holdings(&coverage), unreadable: &[], seen: &seen };
     let needed = needed(basis, policy(1, 1), world.now);
-    for ((timeline, number), at) in &world.segments {
-        std::hint::black_box(needed.of(segment_key(*timeline, *number).as_str(), *at));
-    }
+    let locks = vec![LockState::Free; versions.len()];
+    let (uploads, now) = (&[], world.now);
+    let inputs = Inputs { needed: &needed, versions: &versions, locks: &locks, uploads, lock: None, now };
+    let plan = plan(inputs);
+    assert!(
+        !plan.keep.is_empty() && plan.delete.len() + plan.keep.len() + plan.pending.len() == versions.len()
+    );
     assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
 }

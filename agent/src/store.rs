@@ -27,6 +27,7 @@ mod bucket;
 mod create;
 mod list;
 mod read;
+mod sameness;
 mod upload;
 mod versions;
 
@@ -57,6 +58,7 @@ pub use guarantees::Guarantees;
 pub use object_store::PutPayload;
 pub use options::{S3Options, StoreOptions};
 pub use read::ObjectStream;
+pub use sameness::Sameness;
 pub use secrets::AwsEnvironment;
 pub use trial::Flaw;
 pub use upload::Upload;

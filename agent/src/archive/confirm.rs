@@ -6,9 +6,10 @@
 
 use super::ArchiveError;
 use crate::codec::Codec;
-use crate::codec::open::{Expected, prove_stored};
+use crate::codec::open::{Expected, prove_stored, same_raw};
 use crate::codec::seal::Sealed;
 use crate::repository::Repository;
+use crate::store::Sameness;
 use bytes::Bytes;
 use wald_core::object_key::ObjectKey;
 use wald_core::outcome::ArchiveOutcome;
@@ -87,8 +88,25 @@ fn object_bytes(head: usize, body: u64) -> u64 {
     u64::try_from(head).unwrap_or(u64::MAX).saturating_add(body)
 }
 
+/// When two sealed objects are the same file. The compressed bytes may differ (another level,
+/// another zstd); the raw hash may not.
+pub(super) fn sameness(repository: &Repository, codec: &Codec, file: WalFile) -> Sameness {
+    let (codec, expected) = (codec.clone(), expected(repository, file));
+    Sameness::judged(repository.sealed_bytes_max(), move |one, other| {
+        let codec = codec.clone();
+        async move { codec.run(move || same_raw(&one, &other, &expected)).await.unwrap_or(false) }
+    })
+}
+
+fn expected(repository: &Repository, file: WalFile) -> Expected {
+    Expected {
+        file,
+        system_id: repository.system_id(),
+        raw_bytes_max: u64::from(repository.segment_size().bytes()),
+    }
+}
+
 /// Reads the object that stands in `sealed`'s place, proves it, and compares the content.
-/// The compressed bytes may differ (another level, another zstd); the raw hash may not.
 pub(super) async fn compare_sealed(
     repository: &Repository,
     codec: &Codec,
@@ -102,11 +120,7 @@ pub(super) async fn compare_sealed(
         Err(source) => return Err(ArchiveError::Store { file, source }),
     };
     let stored_bytes = object_bytes(object.len(), 0);
-    let expected = Expected {
-        file,
-        system_id: repository.system_id(),
-        raw_bytes_max: u64::from(repository.segment_size().bytes()),
-    };
+    let expected = expected(repository, file);
     let proven = codec.run(move || prove_stored(&object, &expected).map(|(header, _)| header)).await?;
     let ours = sealed.header.raw_blake3;
     match proven {

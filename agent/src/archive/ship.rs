@@ -9,7 +9,7 @@ use super::read::Load;
 use crate::codec::Codec;
 use crate::codec::seal::Sealed;
 use crate::repository::Repository;
-use crate::store::Created;
+use crate::store::{Created, Sameness};
 use bytes::Bytes;
 use object_store::PutPayload;
 use wald_core::object_key::ObjectKey;
@@ -43,9 +43,10 @@ async fn ship_sealed(
 ) -> Result<Durable, ArchiveError> {
     let file = sealed.header.file;
     let key = ObjectKey::wal(file);
+    let sameness = confirm::sameness(repository, codec, file);
     for _ in 0..ATTEMPTS_MAX {
         let payload: PutPayload = [sealed.head.clone(), sealed.body.clone()].into_iter().collect();
-        match create(repository, file, &key, payload).await? {
+        match create(repository, file, &key, payload, &sameness).await? {
             Created::Stored => return Ok(confirm::stored(&sealed)),
             Created::Exists => {
                 if let Stored::Same(durable) = confirm::compare_sealed(repository, codec, &sealed).await? {
@@ -64,8 +65,9 @@ async fn ship_bare(
     bytes: Bytes,
     raw_blake3: blake3::Hash,
 ) -> Result<Durable, ArchiveError> {
+    let sameness = Sameness::of_bytes();
     for _ in 0..ATTEMPTS_MAX {
-        match create(repository, file, &key, bytes.clone().into()).await? {
+        match create(repository, file, &key, bytes.clone().into(), &sameness).await? {
             Created::Stored => return Ok(confirm::stored_bare(file, &bytes, raw_blake3)),
             Created::Exists => {
                 let compared = confirm::compare_bare(repository, file, &key, &bytes, raw_blake3).await?;
@@ -83,6 +85,8 @@ async fn create(
     file: WalFile,
     key: &ObjectKey,
     payload: PutPayload,
+    sameness: &Sameness,
 ) -> Result<Created, ArchiveError> {
-    repository.store().create(key, payload).await.map_err(|source| ArchiveError::Store { file, source })
+    let created = repository.store().create_judged(key, payload, sameness).await;
+    created.map_err(|source| ArchiveError::Store { file, source })
 }

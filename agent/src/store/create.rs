@@ -10,6 +10,7 @@ use super::Created;
 use super::backend::{Inner, Kind, Store, is_wordless};
 use super::error::{Operation, StoreError};
 use super::http::time_to_send;
+use super::sameness::Sameness;
 use super::versions::{ObjectVersion, VersionId, VersionKind};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -23,6 +24,17 @@ impl Store {
     /// `Exists` means that the existing file was made durable too. An error says nothing about
     /// whether the object was stored.
     pub async fn create(&self, key: &ObjectKey, payload: PutPayload) -> Result<Created, StoreError> {
+        self.create_judged(key, payload, &Sameness::of_bytes()).await
+    }
+
+    /// The same for objects whose bytes may differ and mean the same: where the server lets several
+    /// have one name, `sameness` tells whether that is a contest.
+    pub async fn create_judged(
+        &self,
+        key: &ObjectKey,
+        payload: PutPayload,
+        sameness: &Sameness,
+    ) -> Result<Created, StoreError> {
         let inner = &self.inner;
         inner.check_place(Operation::Create, key.as_str()).await?;
         let careful = !inner.guarantees.create_only;
@@ -33,8 +45,8 @@ impl Store {
             inner.put(key, payload.clone(), lock).await?
         };
         let created = match put {
-            Put::Stored(version) => self.made_sure(key, &payload, version, lock).await?,
-            Put::Exists if careful => self.exists(key.as_str(), &payload).await?,
+            Put::Stored(version) => self.made_sure(key, &payload, sameness, version, lock).await?,
+            Put::Exists if careful => self.exists(key.as_str(), &payload, sameness).await?,
             Put::Exists => Created::Exists,
         };
         if created == Created::Exists && !inner.guarantees.lock_on_put {
@@ -57,6 +69,7 @@ impl Store {
         &self,
         key: &ObjectKey,
         payload: &PutPayload,
+        sameness: &Sameness,
         version: Option<VersionId>,
         lock: Option<ObjectLock>,
     ) -> Result<Created, StoreError> {
@@ -68,7 +81,7 @@ impl Store {
         let mut compared = !guarantees.reads_back();
         let mut version = version;
         if !guarantees.create_only {
-            let sole = match self.sole_version(name, payload, version.as_ref()).await? {
+            let sole = match self.sole_version(name, payload, sameness, version.as_ref()).await? {
                 Some(sole) => sole,
                 None => return Ok(Created::Exists),
             };
@@ -91,6 +104,7 @@ impl Store {
         &self,
         name: &str,
         payload: &PutPayload,
+        sameness: &Sameness,
         ours: Option<&VersionId>,
     ) -> Result<Option<VersionId>, StoreError> {
         let mut versions = self.objects_of(name).await?;
@@ -102,7 +116,7 @@ impl Store {
         let ours = ours.map(|version| version.version.clone()).ok_or_else(missing)?;
         versions.retain(|version| version.version != ours);
         for other in &versions {
-            if !self.inner.is_copy(other, payload).await? {
+            if !self.is_copy(other, payload, sameness).await? {
                 return Err(self.inner.contested(name, &ours, &other.version));
             }
         }
@@ -111,14 +125,19 @@ impl Store {
 
     /// The name is taken. Usually once, and the caller compares; twice with different contents, of
     /// which one is ours, would compare well and be wrong.
-    async fn exists(&self, name: &str, payload: &PutPayload) -> Result<Created, StoreError> {
+    async fn exists(
+        &self,
+        name: &str,
+        payload: &PutPayload,
+        sameness: &Sameness,
+    ) -> Result<Created, StoreError> {
         let versions = self.objects_of(name).await?;
         if versions.len() < 2 {
             return Ok(Created::Exists);
         }
         let (mut same, mut other) = (None, None);
         for version in &versions {
-            let place = if self.inner.is_copy(version, payload).await? { &mut same } else { &mut other };
+            let place = if self.is_copy(version, payload, sameness).await? { &mut same } else { &mut other };
             *place = Some(&version.version);
         }
         match (same, other) {
@@ -199,12 +218,6 @@ impl Inner {
                 error => Err(error),
             },
         }
-    }
-
-    async fn is_copy(&self, version: &ObjectVersion, payload: &PutPayload) -> Result<bool, StoreError> {
-        let size_bytes = u64::try_from(payload.content_length()).unwrap_or(u64::MAX);
-        Ok(version.kind == VersionKind::Object { size_bytes }
-            && self.holds(&version.name, Some(&version.version), payload).await?)
     }
 
     async fn put(

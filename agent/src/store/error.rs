@@ -131,14 +131,14 @@ pub enum StoreError {
     /// Somebody else wrote an object of the same name with another content, and the server let
     /// both. Both versions are kept.
     #[error(
-        "{subject} is in {repository} twice: version {ours} has this host's content and version {other} has another; find out who else writes there"
+        "{subject} is in {repository} twice with different contents, as the versions {ours} and {other}; find out who else writes there"
     )]
     Contested {
         /// The object's key.
         subject: String,
         /// The repository's URL.
         repository: String,
-        /// The version with the content that was to be stored.
+        /// The version with the content that was to be stored, or of two that are read the first.
         ours: VersionId,
         /// The one that differs.
         other: VersionId,

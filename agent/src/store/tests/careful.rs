@@ -1,7 +1,7 @@
 //! What is done where a server was not seen to keep its promises, against servers that don't.
 
 use super::{SpliceHeader, canned, http, key, options, s3_error};
-use crate::store::{Created, Guarantees, Store, StoreError};
+use crate::store::{Created, Guarantees, Sameness, Store, StoreError};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
 use wald_core::object_lock::{LockMode, LockPolicy};
@@ -170,6 +170,30 @@ async fn a_rival_is_told_by_its_content() {
         };
         assert_eq!(shown, expected, "{others:?}");
         assert_eq!(asked.iter().any(|line| line.starts_with("PUT")), !visible, "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn two_who_write_the_same_in_other_bytes_are_no_rivals() {
+    let careful = Guarantees { create_only: false, ..Guarantees::all() };
+    // As with two levels of compression: the same letters, whatever their case.
+    let letters = Sameness::judged(100, |one: Bytes, other: Bytes| {
+        std::future::ready(one.to_ascii_lowercase() == other.to_ascii_lowercase())
+    });
+    for (others, visible, is_contest) in [
+        (vec![("a", "CONTENT")], false, false),
+        (vec![("a", "CONTENT"), ("b", "Content")], true, false),
+        (vec![("a", "another")], false, true),
+        (vec![("a", "CONTENT"), ("b", "another")], true, true),
+    ] {
+        let weak = Weak { others: others.clone(), visible, ..Weak::default() };
+        let (store, _server) = weak.open(careful).await;
+        let created = store.create_judged(&key(), Bytes::from_static(b"content").into(), &letters).await;
+        match created {
+            Ok(created) => assert_eq!((created, is_contest), (Created::Exists, false), "{others:?}"),
+            Err(StoreError::Contested { .. }) => assert!(is_contest, "{others:?}"),
+            Err(error) => panic!("{others:?}: {error:?}"),
+        }
     }
 }
 

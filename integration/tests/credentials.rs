@@ -51,7 +51,12 @@ impl Source {
     fn environment(self, sandbox: &Sandbox) -> Result<Vec<(String, String)>> {
         let keys = sandbox.path().join("keys").display().to_string();
         let config = match self {
-            Source::EnvironmentFile => return Ok(Vec::new()),
+            // As systemd starts it: with a copy of the file in the environment.
+            Source::EnvironmentFile => {
+                let copy =
+                    [("AWS_ACCESS_KEY_ID", FIRST.access_key), ("AWS_SECRET_ACCESS_KEY", FIRST.secret_key)];
+                return Ok(copy.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+            }
             Source::Profile => "[profile wald]\nregion = us-east-1\n".to_owned(),
             Source::Process => format!("[profile wald]\ncredential_process = cat '{keys}'\n"),
         };

@@ -1,38 +1,27 @@
-//! Where the keys of an S3 repository come from, and how they are kept fresh while the agent runs.
+//! Where the keys of an S3 repository come from; [`fresh`] keeps them so while the agent runs.
 //!
 //! The order: a key pair in the environment (or in `environment_file`); the profile that
 //! `AWS_PROFILE` names; a web identity or a container's credentials, where the environment names
 //! one; the profile `default`, where there is one; the machine's own (instance metadata). What
 //! was named is used or is an error: a profile that is broken never falls through to the next.
 //!
-//! Invariants: files are looked at again at most [`LOOK_AGAIN`] after a change, and at once after
-//! the server has refused a key as expired or unknown; while a file is being rewritten the keys
-//! that worked are used on; a credential that has run out is never used. No value is in an error,
-//! in `Debug` or in the log, and each is known to [`Secrets`] before it is used.
+//! Invariant: no value is in an error, in `Debug` or in the log, and each is known to
+//! [`super::secrets::Secrets`] before it is used.
 
+mod fresh;
 mod process;
 mod profile;
 mod refused;
 
-use super::secrets::{AwsEnvironment, Secrets};
-use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
-use object_store::CredentialProvider;
-use object_store::aws::{AwsCredential, AwsCredentialProvider};
+use super::secrets::AwsEnvironment;
+pub(super) use fresh::Credentials;
+use jiff::Timestamp;
+use object_store::aws::AwsCredential;
 use profile::{Profile, ProfileFiles};
 pub(super) use refused::RefusalWatch;
 use std::error::Error;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::Mutex;
-
-/// A changed file is seen after this long at most.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// A credential with less time left than this is replaced, so that no long request outlives it.
-const TIME_LEFT_MIN: SignedDuration = SignedDuration::from_mins(5);
 
 /// Why there is nothing to sign a request with. Names files, profiles and variables, no values.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +51,8 @@ impl CredentialsError {
     pub(super) fn is_below(error: &(dyn Error + 'static)) -> bool {
         let mut next = Some(error);
         while let Some(error) = next {
-            if error.is::<Self>() {
+            // One attempt's error is told to all who waited for it.
+            if error.is::<Self>() || error.is::<Arc<Self>>() {
                 return true;
             }
             next = error.source();
@@ -85,136 +75,6 @@ enum Choice {
     Process { profile: Profile, command: String },
     /// object_store's own sources.
     Ambient,
-}
-
-/// What was chosen last.
-struct Current {
-    /// `None` where object_store's own sources are asked each time; they keep a cache.
-    credential: Option<Arc<AwsCredential>>,
-    expires: Option<Timestamp>,
-    files: Vec<(PathBuf, Option<Print>)>,
-    looked: Instant,
-}
-
-/// What shows that a file is another one than before.
-#[derive(PartialEq, Eq)]
-struct Print {
-    modified: Option<SystemTime>,
-    bytes: u64,
-    inode: u64,
-}
-
-/// The credentials of one repository.
-pub(super) struct Credentials {
-    environment: AwsEnvironment,
-    ambient: AwsCredentialProvider,
-    secrets: Secrets,
-    current: Mutex<Option<Current>>,
-    refused: AtomicBool,
-}
-
-impl Credentials {
-    /// `ambient` is asked where neither the environment nor a profile has keys.
-    pub(super) fn new(environment: AwsEnvironment, ambient: AwsCredentialProvider, secrets: Secrets) -> Self {
-        Self { environment, ambient, secrets, current: Mutex::new(None), refused: AtomicBool::new(false) }
-    }
-
-    /// Tells that the server does not know the key any more: the next request gets a fresh one.
-    pub(super) fn were_refused(&self) {
-        self.refused.store(true, Ordering::Relaxed);
-    }
-
-    async fn load(&self) -> Result<Current, CredentialsError> {
-        let environment = self.environment.clone();
-        let looked = Instant::now();
-        let task = tokio::task::spawn_blocking(move || {
-            let files = ProfileFiles::named_by(&environment);
-            let paths = environment.file().into_iter().chain(files.paths()).map(|path| path.to_owned());
-            // Before they are read: a change in between is seen the next time.
-            let prints = paths.map(|path| (print(&path), path)).map(|(print, path)| (path, print)).collect();
-            let environment = environment.read_again()?;
-            let variables = environment.variables().map(|(n, v)| (n.to_owned(), v.to_owned()));
-            choose(&environment, &files).map(|choice| (choice, prints, variables.collect::<Vec<_>>()))
-        });
-        let (choice, files, variables) =
-            task.await.map_err(|ended| CredentialsError::Reading(ended.to_string()))??;
-        let loaded = match choice {
-            Choice::Ambient => None,
-            Choice::Keys(loaded) => Some(loaded),
-            Choice::Process { profile, command } => Some(process::run(&profile, &command, variables).await?),
-        };
-        let expires = loaded.as_ref().and_then(|loaded| loaded.expires);
-        let credential = loaded.map(|loaded| Arc::new(loaded.credential));
-        if let Some(credential) = &credential {
-            self.secrets.learn(&credential.secret_key);
-            self.secrets.learn(credential.token.as_deref().unwrap_or_default());
-        }
-        Ok(Current { credential, expires, files, looked })
-    }
-
-    async fn refreshed(&self) -> Result<Option<Arc<AwsCredential>>, CredentialsError> {
-        let mut current = self.current.lock().await;
-        let refused = self.refused.swap(false, Ordering::Relaxed);
-        if let Some(known) = current.as_mut().filter(|known| !refused && known.lasts()) {
-            if known.looked.elapsed() < LOOK_AGAIN {
-                return Ok(known.credential.clone());
-            }
-            known.looked = Instant::now();
-            if known.time_left().is_none_or(|left| left > TIME_LEFT_MIN) && known.files_are_the_same().await {
-                return Ok(known.credential.clone());
-            }
-        }
-        match (self.load().await, current.as_ref()) {
-            (Ok(loaded), before) => {
-                if before.is_some_and(|before| before.credential != loaded.credential) {
-                    tracing::info!("other credentials of the repository are used from now on");
-                }
-                let credential = loaded.credential.clone();
-                *current = Some(loaded);
-                Ok(credential)
-            }
-            // Half a file, written just now: what worked a moment ago still does.
-            (Err(error), Some(known)) if !refused && known.lasts() => {
-                tracing::warn!(error = %error, "the repository's credentials can't be read again; using the old ones");
-                Ok(known.credential.clone())
-            }
-            (Err(error), _) => {
-                *current = None;
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Current {
-    fn time_left(&self) -> Option<SignedDuration> {
-        self.expires.map(|expires| expires.duration_since(Timestamp::now()))
-    }
-
-    fn lasts(&self) -> bool {
-        self.time_left().is_none_or(|left| left.is_positive())
-    }
-
-    async fn files_are_the_same(&mut self) -> bool {
-        let files = std::mem::take(&mut self.files);
-        let compared = tokio::task::spawn_blocking(move || {
-            let same = files.iter().all(|(path, before)| print(path) == *before);
-            (same, files)
-        });
-        match compared.await {
-            Ok((same, files)) => {
-                self.files = files;
-                same
-            }
-            Err(_) => false,
-        }
-    }
-}
-
-fn print(path: &std::path::Path) -> Option<Print> {
-    use std::os::unix::fs::MetadataExt;
-    let found = std::fs::metadata(path).ok()?;
-    Some(Print { modified: found.modified().ok(), bytes: found.len(), inode: found.ino() })
 }
 
 /// Which source it is, and what it says; see the head of this file for the order.
@@ -251,25 +111,6 @@ fn pair(key_id: &str, secret: &str, token: Option<&str>) -> AwsCredential {
         key_id: key_id.to_owned(),
         secret_key: secret.to_owned(),
         token: token.map(str::to_owned),
-    }
-}
-
-#[async_trait]
-impl CredentialProvider for Credentials {
-    type Credential = AwsCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        match self.refreshed().await {
-            Ok(Some(credential)) => Ok(credential),
-            Ok(None) => self.ambient.get_credential().await,
-            Err(error) => Err(object_store::Error::Generic { store: "S3", source: Box::new(error) }),
-        }
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Credentials({:?})", self.environment)
     }
 }
 

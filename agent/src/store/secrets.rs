@@ -1,7 +1,9 @@
 //! Credentials as they pass through: taken from the environment, handed to object_store, and
 //! kept only to be recognised where they must not appear.
 //!
-//! Invariant: neither `Debug` nor `Display` of anything here shows a value.
+//! Invariants: neither `Debug` nor `Display` of anything here shows a value; the id of a key, its
+//! secret and its token are of one source; what a service manager has copied from the file into the
+//! process is the file's, and changes with it.
 
 use super::credentials::CredentialsError;
 use std::fmt;
@@ -36,24 +38,6 @@ impl AwsEnvironment {
         Self { variables: ours.collect(), file: None }
     }
 
-    /// The same with the variables of a file in the format of systemd's `EnvironmentFile`, as far as
-    /// this environment does not have them: `NAME=VALUE` lines, values quoted or not. `Err` is the
-    /// number of the first line that is none of that; names other than `AWS_…` are passed over.
-    pub fn with_file(mut self, text: &str) -> Result<Self, usize> {
-        for (index, line) in text.lines().map(str::trim).enumerate() {
-            if line.is_empty() || line.starts_with(['#', ';']) {
-                continue;
-            }
-            let (name, value) = line.split_once('=').ok_or(index + 1)?;
-            let quoted = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
-            let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
-            if name.starts_with("AWS_") && self.variables.iter().all(|(known, _)| known != name) {
-                self.variables.push((name.to_owned(), value.to_owned()));
-            }
-        }
-        Ok(self)
-    }
-
     /// An environment with a key pair and nothing else.
     pub fn with_key_pair(key_id: &str, secret: &str) -> Self {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -69,26 +53,33 @@ impl AwsEnvironment {
     }
 
     /// The same with the variables of the file at `path`, whose text is `text`, and which is read
-    /// again when it changes. `Err` as for [`AwsEnvironment::with_file`].
+    /// again when it changes: in the format of systemd's `EnvironmentFile`, `NAME=VALUE` lines with
+    /// values quoted or not. `Err` is the number of the first line that is none of that; names other
+    /// than `AWS_…` are passed over.
+    ///
+    /// What this environment has goes before the file, unless it is the file's own: a service that
+    /// was started with `EnvironmentFile=` has a copy, which must not outlive a rotation.
     pub fn with_file_at(self, path: &Path, text: &str) -> Result<Self, usize> {
-        let file = EnvironmentFile { path: path.to_owned(), before: self.variables.clone() };
-        Ok(Self { file: Some(file), ..self.with_file(text)? })
+        let in_file = variables_in(text)?;
+        let before = without_copies(self.variables, &in_file);
+        let variables = merged(before.clone(), in_file);
+        Ok(Self { variables, file: Some(EnvironmentFile { path: path.to_owned(), before }) })
     }
 
     /// The environment as it is now: its file may have changed.
     pub(super) fn read_again(self) -> Result<Self, CredentialsError> {
         let Some(file) = self.file else { return Ok(self) };
-        let path = file.path;
-        let text = std::fs::read_to_string(&path).map_err(|source| CredentialsError::Read {
+        let path = &file.path;
+        let text = std::fs::read_to_string(path).map_err(|source| CredentialsError::Read {
             path: path.clone(),
             why: "repository.environment_file names it",
             source,
         })?;
-        let before = Self { variables: file.before, file: None };
-        before.with_file_at(&path, &text).map_err(|line| CredentialsError::Syntax {
-            path,
+        let in_file = variables_in(&text).map_err(|line| CredentialsError::Syntax {
+            path: path.clone(),
             problem: format!("line {line}: expected NAME=VALUE"),
-        })
+        })?;
+        Ok(Self { variables: merged(file.before.clone(), in_file), file: Some(file) })
     }
 
     /// The file that is read again.
@@ -122,6 +113,59 @@ impl AwsEnvironment {
         };
         Secrets(Arc::new(RwLock::new(self.variables().filter_map(secret).collect())))
     }
+}
+
+/// What belongs together: a token is worth nothing with another key.
+const KEY_NAMES: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+
+type Variables = Vec<(String, String)>;
+
+fn value_of<'v>(variables: &'v Variables, name: &str) -> Option<&'v str> {
+    variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+/// The `AWS_…` variables of a file's text; of a name that is there twice the last, as for systemd.
+fn variables_in(text: &str) -> Result<Variables, usize> {
+    let mut found = Variables::new();
+    for (index, line) in text.lines().map(str::trim).enumerate() {
+        if line.is_empty() || line.starts_with(['#', ';']) {
+            continue;
+        }
+        let (name, value) = line.split_once('=').ok_or(index + 1)?;
+        let quoted = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+        let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+        if name.starts_with("AWS_") {
+            found.retain(|(known, _)| known != name);
+            found.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+/// The process's variables without those that are copies of the file's. A key is a copy if all of
+/// it is the same.
+fn without_copies(mut process: Variables, in_file: &Variables) -> Variables {
+    let has_key = value_of(in_file, KEY_NAMES[0]).is_some();
+    let same_key = KEY_NAMES.iter().all(|name| value_of(&process, name) == value_of(in_file, name));
+    process.retain(|(name, value)| {
+        let of_key = has_key && KEY_NAMES.contains(&name.as_str());
+        let copied = if of_key { same_key } else { value_of(in_file, name) == Some(value) };
+        !copied
+    });
+    process
+}
+
+/// Both; the process's own goes first, and a key is taken from one of them.
+fn merged(mut process: Variables, mut in_file: Variables) -> Variables {
+    if value_of(&in_file, KEY_NAMES[0]).is_some() {
+        let is_of_key = |name: &str| KEY_NAMES.contains(&name);
+        let has_its_own = KEY_NAMES.iter().take(2).any(|name| value_of(&process, name).is_some());
+        let loses = if has_its_own { &mut in_file } else { &mut process };
+        loses.retain(|(name, _)| !is_of_key(name));
+    }
+    in_file.retain(|(name, _)| value_of(&process, name).is_none());
+    process.extend(in_file);
+    process
 }
 
 impl fmt::Debug for AwsEnvironment {
@@ -170,15 +214,58 @@ impl fmt::Debug for Secrets {
 mod tests {
     use super::*;
 
+    const FILE: &str = "AWS_ACCESS_KEY_ID=old\nAWS_SECRET_ACCESS_KEY=\"s3cr3t-old\"\nAWS_REGION=here\n";
+    const ROTATED: &str = "AWS_ACCESS_KEY_ID=new\nAWS_SECRET_ACCESS_KEY=s3cr3t-new\nAWS_SESSION_TOKEN=t0ken\nAWS_REGION=there\n";
+
+    fn old_keys() -> AwsEnvironment {
+        AwsEnvironment::with_key_pair("old", "s3cr3t-old")
+    }
+
+    /// Id, secret, token and region, as they are after the file was rotated.
+    fn after_rotation(process: AwsEnvironment) -> [Option<String>; 4] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("environment");
+        std::fs::write(&path, ROTATED).unwrap();
+        let now = process.with_file_at(&path, FILE).unwrap().read_again().unwrap();
+        let [id, secret, token] = KEY_NAMES.map(|name| now.variable(name).map(str::to_owned));
+        [id, secret, token, now.variable("AWS_REGION").map(str::to_owned)]
+    }
+
+    fn texts(texts: [&str; 4]) -> [Option<String>; 4] {
+        texts.map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()))
+    }
+
+    #[test]
+    fn keys_that_systemd_has_copied_from_the_file_are_rotated_with_it() {
+        let rotated = texts(["new", "s3cr3t-new", "t0ken", "there"]);
+        assert_eq!(after_rotation(AwsEnvironment::default()), rotated);
+        assert_eq!(after_rotation(old_keys().with("AWS_REGION", "here")), rotated);
+    }
+
+    #[test]
+    fn a_key_of_the_process_itself_goes_before_the_file_and_gets_no_token_from_there() {
+        let own = AwsEnvironment::with_key_pair("own", "s3cr3t-own").with("AWS_REGION", "own");
+        assert_eq!(after_rotation(own), texts(["own", "s3cr3t-own", "", "own"]));
+        let same_id = AwsEnvironment::with_key_pair("old", "s3cr3t-own");
+        assert_eq!(after_rotation(same_id), texts(["old", "s3cr3t-own", "", "there"]));
+        let leftover = AwsEnvironment::default().with("AWS_SESSION_TOKEN", "of-another-key");
+        assert_eq!(after_rotation(leftover), texts(["new", "s3cr3t-new", "t0ken", "there"]));
+    }
+
     #[test]
     fn a_file_adds_what_the_environment_does_not_have_and_shows_no_value() {
-        let text = "# keys\nAWS_ACCESS_KEY_ID=file\nAWS_SECRET_ACCESS_KEY=\"s3cr3t-value\"\nPATH=/x\n\n";
-        let environment =
-            AwsEnvironment::default().with("AWS_ACCESS_KEY_ID", "process").with_file(text).unwrap();
+        let text = "# keys\nAWS_SECRET_ACCESS_KEY=\"s3cr3t-value\"\nAWS_REGION=x\nPATH=/x\n\n";
+        let process = AwsEnvironment::default().with("AWS_ACCESS_KEY_ID", "process");
+        let environment = process.with_file_at(Path::new("/x"), text).unwrap();
         let variables: Vec<_> = environment.variables().collect();
-        let expected = [("AWS_ACCESS_KEY_ID", "process"), ("AWS_SECRET_ACCESS_KEY", "s3cr3t-value")];
+        let expected = [
+            ("AWS_ACCESS_KEY_ID", "process"),
+            ("AWS_SECRET_ACCESS_KEY", "s3cr3t-value"),
+            ("AWS_REGION", "x"),
+        ];
         assert_eq!(variables, expected);
         assert!(!format!("{environment:?}").contains("s3cr3t"));
-        assert_eq!(AwsEnvironment::default().with_file("A=1\nnonsense").unwrap_err(), 2);
+        let broken = AwsEnvironment::default().with_file_at(Path::new("/x"), "A=1\nnonsense");
+        assert_eq!(broken.unwrap_err(), 2);
     }
 }

@@ -1,7 +1,13 @@
 //! Tests of the order of sources, of profiles, and of commands that print credentials.
 
+use super::fresh::{LOOK_AGAIN, PAUSE_AFTER_FAILURE};
 use super::*;
+use crate::store::secrets::Secrets;
+use async_trait::async_trait;
+use jiff::SignedDuration;
+use object_store::CredentialProvider;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Files of profiles in a directory of their own.
@@ -156,7 +162,7 @@ async fn a_command_that_prints_credentials_is_run_once_and_again_when_they_run_o
     provider.get_credential().await.unwrap();
     provider.get_credential().await.unwrap();
     assert_eq!(runs(), 2);
-    assert_eq!(provider.secrets.hide("a s3cr3t-p b"), "a [hidden] b");
+    assert_eq!(provider.keeper.secrets.hide("a s3cr3t-p b"), "a [hidden] b");
     let past = Timestamp::now() - SignedDuration::from_secs(1);
     home.write("script", &script(&past.to_string()));
     assert!(refusal(environment).await.contains("has expired"));
@@ -202,10 +208,13 @@ async fn a_command_that_does_not_end_is_killed_with_what_it_started() {
     }
 }
 
-/// Lets the pause pass after which files are looked at again.
-async fn look_again(provider: &Credentials) {
-    if let Some(current) = provider.current.lock().await.as_mut() {
-        current.looked -= LOOK_AGAIN;
+/// Lets the pauses pass after which files are looked at again.
+fn look_again(provider: &Credentials) {
+    let mut state = provider.keeper.state();
+    state.looked = state.looked.and_then(|at| at.checked_sub(LOOK_AGAIN));
+    state.read_after_refusal = state.read_after_refusal.and_then(|at| at.checked_sub(LOOK_AGAIN));
+    if let Some((_, at)) = &mut state.failed {
+        *at = at.checked_sub(PAUSE_AFTER_FAILURE).unwrap();
     }
 }
 
@@ -220,17 +229,82 @@ async fn changed_files_are_read_again_and_broken_ones_change_nothing_until_the_k
     assert_eq!(key().await.unwrap(), "the-key");
     home.write("credentials", "[default]\naws_access_key_id = next\naws_secret_access_key = s3cr3t-n\n");
     assert_eq!(key().await.unwrap(), "the-key");
-    look_again(&provider).await;
+    look_again(&provider);
     assert_eq!(key().await.unwrap(), "next");
     home.write("environment", "AWS_ACCESS_KEY_ID=from-file\nAWS_SECRET_ACCESS_KEY=s3cr3t-f\n");
-    look_again(&provider).await;
+    look_again(&provider);
     assert_eq!(key().await.unwrap(), "from-file");
     home.write("environment", "AWS_ACCESS_KEY_ID=half\n");
-    look_again(&provider).await;
+    look_again(&provider);
     assert_eq!(key().await.unwrap(), "from-file");
     provider.were_refused();
     let said = crate::explain::chain(&key().await.unwrap_err());
     assert!(said.contains("AWS_SECRET_ACCESS_KEY") && said.contains("environment"), "{said}");
     home.write("environment", "AWS_ACCESS_KEY_ID=whole\nAWS_SECRET_ACCESS_KEY=s3cr3t-w\n");
+    look_again(&provider);
     assert_eq!(key().await.unwrap(), "whole");
+}
+
+/// A command that says on `count` when it is run, and then does what `then` says.
+fn counting(home: &Home, then: &str) -> (AwsEnvironment, impl Fn() -> usize + use<>) {
+    let count = home.path("count");
+    std::fs::write(&count, "").unwrap();
+    home.write("script", &format!("echo x >> '{}'\n{then}\n", count.display()));
+    let environment = process(home, &format!("sh \"{}\"", home.path("script").display()));
+    (environment, move || std::fs::read_to_string(&count).unwrap().lines().count())
+}
+
+fn printed(expires: &str) -> String {
+    format!(
+        "echo '{{\"Version\": 1, \"AccessKeyId\": \"made\", \"SecretAccessKey\": \"s3cr3t-p\", \
+         \"Expiration\": \"{expires}\"}}'"
+    )
+}
+
+#[tokio::test]
+async fn while_a_command_hangs_requests_go_on_with_what_still_lasts() {
+    let home = Home::new("", "");
+    let soon = (Timestamp::now() + SignedDuration::from_mins(4)).to_string();
+    let (environment, _) = counting(&home, &printed(&soon));
+    let provider = credentials(environment);
+    provider.get_credential().await.unwrap();
+    home.write("script", "sleep 600\n");
+    look_again(&provider);
+    let begun = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(provider.get_credential().await.unwrap().key_id, "made");
+    }
+    // The command is killed after 30 s; nobody has waited for that.
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn a_command_that_fails_is_left_alone_for_a_while_and_run_once_for_all_who_wait() {
+    let home = Home::new("", "");
+    let (environment, runs) = counting(&home, "exit 3");
+    let provider = credentials(environment);
+    let asked = futures::future::join_all((0..8).map(|_| provider.get_credential())).await;
+    assert!(asked.iter().all(Result::is_err));
+    let error = provider.get_credential().await.unwrap_err();
+    assert!(CredentialsError::is_below(&error) && crate::explain::chain(&error).contains("exit status: 3"));
+    assert_eq!(runs(), 1);
+    look_again(&provider);
+    assert!(provider.get_credential().await.is_err());
+    assert_eq!(runs(), 2);
+}
+
+#[tokio::test]
+async fn refusals_one_after_the_other_run_the_command_once() {
+    let home = Home::new("", "");
+    let (environment, runs) = counting(&home, &printed("2999-01-01T00:00:00Z"));
+    let provider = credentials(environment);
+    provider.get_credential().await.unwrap();
+    for _ in 0..5 {
+        provider.were_refused();
+        provider.get_credential().await.unwrap();
+    }
+    assert_eq!(runs(), 2);
+    look_again(&provider);
+    provider.get_credential().await.unwrap();
+    assert_eq!(runs(), 3);
 }

@@ -264,3 +264,29 @@ async fn without_a_backup_nothing_is_clean() {
     assert_eq!(report.verdict, Verdict::Findings);
     assert!(report.to_string().contains("there is no backup"), "{report}");
 }
+
+/// The name of a segment's object.
+fn wal(number: u64) -> String {
+    sealed(number).0.to_string()
+}
+
+async fn remove(store: &Store, name: &str) {
+    store.delete_version(name, &crate::store::VersionId::new("null")).await.unwrap();
+}
+
+fn objects(report: &VerifyReport) -> Vec<&str> {
+    report.findings.iter().map(|finding| finding.object.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_without_its_own_wal_is_never_clean() {
+    // None at all; and nothing of the segment in which the backup ends.
+    let (bare, _) = repository(0, false).await;
+    let report = verify(&bare, &options(Depth::Presence)).await.unwrap();
+    assert_eq!(report.verdict, Verdict::Findings, "{report}");
+    assert_eq!(objects(&report), [wal(FIRST)], "{report}");
+    let (cut, store) = repository(4, false).await;
+    remove(&store, &wal(FIRST)).await;
+    let report = verify(&cut, &options(Depth::Presence)).await.unwrap();
+    assert_eq!(objects(&report), [wal(FIRST)], "{report}");
+}

@@ -144,10 +144,11 @@ async fn look(repository: &Repository, options: &VerifyOptions, clock: &Clock) -
     let begun = clock.now();
     let Survey { objects, odd, names, seen } = survey(repository).await?;
     let inventory = inventory::read_listed(repository, names).await?;
-    let (objects, known) = ledgers::read(repository, objects).await?;
+    let (objects, mut known) = ledgers::read(repository, objects, begun).await?;
     let unreadable: Vec<String> = inventory.unreadable.iter().map(|object| object.key.clone()).collect();
     let basis = Basis { holdings: inventory.holdings(), unreadable: &unreadable, seen: &seen };
     let needed = needed(basis, options.policy, begun);
+    known.keep_missed(&needed);
     Ok(Scene { begun, objects, odd, inventory, known, needed })
 }
 
@@ -163,6 +164,8 @@ async fn record(repository: &Repository, scene: Scene, tonight: Tonight, report:
     let proofs =
         scene.objects.iter().filter(|object| provable(&object.name)).filter_map(|object| object.last_good());
     report.oldest_proof = proofs.min();
+    let walks = scene.walks(&tonight);
+    let objects = scene.objects.with(scene.known.gone.into_values());
     let head = Head {
         format: LEDGER_FORMAT,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -173,10 +176,11 @@ async fn record(repository: &Repository, scene: Scene, tonight: Tonight, report:
         complete: !tonight.interrupted && report.unread.is_empty(),
         read: report.read,
         findings: report.findings.clone(),
-        walks: scene.walks(&tonight),
-        objects: u64::try_from(scene.objects.len()).unwrap_or(u64::MAX),
+        walks,
+        objects: u64::try_from(objects.len()).unwrap_or(u64::MAX),
+        knew: scene.known.knew.into_iter().collect(),
     };
-    match ledgers::write(repository.store(), head, scene.objects).await {
+    match ledgers::write(repository.store(), head, objects).await {
         Ok(key) => report.ledger = Some(key.to_string()),
         Err(error) => {
             let problem = crate::explain::chain(&error);

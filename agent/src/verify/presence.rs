@@ -268,29 +268,35 @@ impl<'a> Presence<'a> {
 
     /// What a ledger knows and the listing does not have was deleted. Expire may, in its time.
     fn gone(&self, found: &mut Vec<Found>) {
-        let begin = self.needed.window_begin();
+        let holes = self.holes();
         for object in self.gone.values() {
-            let needed = match ObjectName::parse(&object.name) {
-                // Without its entry a backup does not seem to be needed; but none leaves inside the window.
-                Some(ObjectName::Catalog(id)) => id.began() >= begin,
-                Some(ObjectName::Trial | ObjectName::Guarantees | ObjectName::Ledger | ObjectName::Run)
-                | None => false,
-                Some(_) => matches!(self.needed.of(&object.name, stored_at(object)), Need::Needed { .. }),
-            };
             // A segment that is part of a hole is told with the hole.
-            if needed && !self.in_a_hole(&object.name) {
+            if is_missed(object, self.needed) && !self.is_in_one(&holes, &object.name) {
                 let needed_by = "the recovery window".to_owned();
                 found.push(Found { object: object.name.to_string(), damage: Damage::Missing { needed_by } });
             }
         }
     }
 
-    fn in_a_hole(&self, name: &str) -> bool {
+    /// Whether an object is a segment in one of these holes.
+    pub fn is_in_one(&self, holes: &BTreeSet<Hole>, name: &str) -> bool {
         let Some(WalObject::File(WalFile::Segment(segment))) = WalObject::parse(name) else { return false };
         let Some(number) = segment.number(self.inventory.coverage.segment_size()) else { return false };
         let covers =
             |hole: &Hole| hole.timeline == segment.timeline() && (hole.first..=hole.last).contains(&number);
-        self.holes().iter().any(covers)
+        holes.iter().any(covers)
+    }
+}
+
+/// Whether an object that was there and is not there now is needed still.
+pub(super) fn is_missed(gone: &Object, needed: &Needed) -> bool {
+    match ObjectName::parse(&gone.name) {
+        // Without its entry a backup does not seem to be needed; but none leaves inside the window.
+        Some(ObjectName::Catalog(id)) => id.began() >= needed.window_begin(),
+        Some(ObjectName::Trial | ObjectName::Guarantees | ObjectName::Ledger | ObjectName::Run) | None => {
+            false
+        }
+        Some(_) => matches!(needed.of(&gone.name, stored_at(gone)), Need::Needed { .. }),
     }
 }
 

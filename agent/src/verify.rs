@@ -59,8 +59,9 @@ use tokio_util::sync::CancellationToken;
 use tonight::Tonight;
 use wald_core::backup_id::BackupId;
 use wald_core::catalog::CatalogEntry;
-use wald_core::ledger::{Depth, Head, LEDGER_FORMAT};
+use wald_core::ledger::{Depth, Head, LEDGER_FORMAT, Postponed};
 use wald_core::object_lock::LockPolicy;
+use wald_core::quantity::Count;
 use wald_core::retention::{Basis, Policy, needed};
 
 /// What a verification is asked to do.
@@ -118,6 +119,7 @@ pub async fn run(
     progress.finish();
     tonight.account_for(chosen.names.iter().cloned());
     tonight.unread.extend(unread);
+    tonight.unread.extend(overdue(&chosen.postponed));
     tonight.found.extend(found);
     scene.vanished(repository, &mut tonight).await;
     let mut asked = 0;
@@ -137,6 +139,17 @@ pub async fn run(
     report.locks_asked = asked;
     record(repository, scene, tonight, &mut report).await;
     Ok(report)
+}
+
+/// What was due before this run and is not read by it either makes the run incomplete: a limit
+/// that is too low must not look like a proof.
+fn overdue(postponed: &Postponed) -> Option<Unread> {
+    let count = Count(postponed.overdue, "object");
+    (postponed.overdue > 0).then(|| Unread {
+        object: count.to_string(),
+        problem: "not read again within verify.reread_days, and did not fit under verify.max_bytes: raise it"
+            .to_owned(),
+    })
 }
 
 /// Lists, reads the catalog and the last ledgers, and finds out what is needed.

@@ -80,7 +80,12 @@ impl Scene {
         let counts = [Why::New, Why::Suspect, Why::Due].map(count);
         let chosen: Vec<_> =
             decided.read.iter().filter_map(|(index, _)| candidates.get(*index).copied()).collect();
-        let work = work::Work { objects: &self.objects, inventory: &self.inventory, known: &self.known };
+        let work = work::Work {
+            objects: &self.objects,
+            inventory: &self.inventory,
+            known: &self.known,
+            needed: &self.needed,
+        };
         let chosen = (
             Chosen {
                 names: chosen.iter().map(|object| object.name.clone()).collect(),

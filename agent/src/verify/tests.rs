@@ -1,6 +1,8 @@
 //! A verification of a repository in memory: how many requests it takes, and what it says when it could not
 //! do all that it should.
 
+mod records;
+
 use super::*;
 use crate::codec::seal::{Effort, Sealed, seal};
 use crate::store::fault::{Fault, Faults};
@@ -354,4 +356,16 @@ fn ledger_head(repository: &Repository) -> Head {
         objects: 0,
         knew: Vec::new(),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_overdue_and_does_not_fit_makes_a_run_incomplete() {
+    let (repository, _) = repository(20, true).await;
+    let past = Clock::Fixed(now() - SignedDuration::from_hours(24 * 9));
+    let limited = VerifyOptions { max_bytes: Some(1), ..options(Depth::Content) };
+    run(&repository, &limited, &past, &Progress::silent(), &CancellationToken::new()).await.unwrap();
+    let report = verify(&repository, &limited).await.unwrap();
+    assert!(report.postponed.overdue > 10, "{report}");
+    assert_eq!(report.exit_code(), 2, "{report}");
+    assert!(report.summary().contains("overdue under verify.max_bytes"), "{}", report.summary());
 }

@@ -153,7 +153,11 @@ fn what_will_be_overdue_tomorrow_is_read_and_what_does_not_fit_is_counted() {
     assert_eq!((read.len(), postponed), (10, Postponed::default()));
     let (read, postponed) = chosen(&objects, "", &rules(Some(350)));
     assert_eq!(read, [(7, Why::Due), (8, Why::Due), (9, Why::Due)], "the oldest first");
-    assert_eq!(postponed, Postponed { objects: 7, stored_bytes: 700 });
+    assert_eq!(postponed, Postponed { objects: 7, stored_bytes: 700, overdue: 0 });
+    let objects: Vec<Object> =
+        (0..10).map(|n| object(n, 100, Some(NOW - (12 - i64::from(n)) * DAY))).collect();
+    let (_, postponed) = chosen(&objects, "", &rules(Some(350)));
+    assert_eq!(postponed, Postponed { objects: 4, stored_bytes: 400, overdue: 2 });
 }
 
 #[test]

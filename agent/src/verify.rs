@@ -59,8 +59,9 @@ use tokio_util::sync::CancellationToken;
 use tonight::Tonight;
 use wald_core::backup_id::BackupId;
 use wald_core::catalog::CatalogEntry;
-use wald_core::ledger::{Depth, Head, LEDGER_FORMAT};
+use wald_core::ledger::{Depth, Head, LEDGER_FORMAT, Postponed};
 use wald_core::object_lock::LockPolicy;
+use wald_core::quantity::Count;
 use wald_core::retention::{Basis, Policy, needed};
 
 /// What a verification is asked to do.
@@ -118,6 +119,7 @@ pub async fn run(
     progress.finish();
     tonight.account_for(chosen.names.iter().cloned());
     tonight.unread.extend(unread);
+    tonight.unread.extend(overdue(&chosen.postponed));
     tonight.found.extend(found);
     scene.vanished(repository, &mut tonight).await;
     let mut asked = 0;
@@ -139,15 +141,27 @@ pub async fn run(
     Ok(report)
 }
 
+/// What was due before this run and is not read by it either makes the run incomplete: a limit
+/// that is too low must not look like a proof.
+fn overdue(postponed: &Postponed) -> Option<Unread> {
+    let count = Count(postponed.overdue, "object");
+    (postponed.overdue > 0).then(|| Unread {
+        object: count.to_string(),
+        problem: "not read again within verify.reread_days, and did not fit under verify.max_bytes: raise it"
+            .to_owned(),
+    })
+}
+
 /// Lists, reads the catalog and the last ledgers, and finds out what is needed.
 async fn look(repository: &Repository, options: &VerifyOptions, clock: &Clock) -> Result<Scene, VerifyError> {
     let begun = clock.now();
     let Survey { objects, odd, names, seen } = survey(repository).await?;
     let inventory = inventory::read_listed(repository, names).await?;
-    let (objects, known) = ledgers::read(repository, objects).await?;
+    let (objects, mut known) = ledgers::read(repository, objects, begun).await?;
     let unreadable: Vec<String> = inventory.unreadable.iter().map(|object| object.key.clone()).collect();
     let basis = Basis { holdings: inventory.holdings(), unreadable: &unreadable, seen: &seen };
     let needed = needed(basis, options.policy, begun);
+    known.keep_missed(&needed);
     Ok(Scene { begun, objects, odd, inventory, known, needed })
 }
 
@@ -163,6 +177,8 @@ async fn record(repository: &Repository, scene: Scene, tonight: Tonight, report:
     let proofs =
         scene.objects.iter().filter(|object| provable(&object.name)).filter_map(|object| object.last_good());
     report.oldest_proof = proofs.min();
+    let walks = scene.walks(&tonight);
+    let objects = scene.objects.with(scene.known.gone.into_values());
     let head = Head {
         format: LEDGER_FORMAT,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -173,10 +189,11 @@ async fn record(repository: &Repository, scene: Scene, tonight: Tonight, report:
         complete: !tonight.interrupted && report.unread.is_empty(),
         read: report.read,
         findings: report.findings.clone(),
-        walks: scene.walks(&tonight),
-        objects: u64::try_from(scene.objects.len()).unwrap_or(u64::MAX),
+        walks,
+        objects: u64::try_from(objects.len()).unwrap_or(u64::MAX),
+        knew: scene.known.knew.into_iter().collect(),
     };
-    match ledgers::write(repository.store(), head, scene.objects).await {
+    match ledgers::write(repository.store(), head, objects).await {
         Ok(key) => report.ledger = Some(key.to_string()),
         Err(error) => {
             let problem = crate::explain::chain(&error);

@@ -15,6 +15,7 @@
 //!   later has none ([`Objects::learn`]).
 //! - A finding leaves the ledgers only when its object was read again, at least as thoroughly as when it
 //!   was found, and nothing was found ([`still_open`]).
+//! - An object that is gone and still needed stays in the ledgers, or it would be forgotten.
 //! - A ledger proves nothing by itself: one that is missing or damaged means "never verified".
 
 mod finding;
@@ -84,6 +85,10 @@ pub struct Head {
     pub walks: Vec<WalkEnd>,
     /// The number of lines that follow.
     pub objects: u64,
+    /// Names of the ledgers whose findings this run knew: it kept or closed each. Those of any
+    /// other one are open still, whatever its date.
+    #[serde(default)]
+    pub knew: Vec<String>,
 }
 
 /// How much was read, and how long that took: rates for estimates of a recovery's duration.

@@ -1,20 +1,22 @@
 //! Reads the last ledgers and writes the next.
 
+use super::presence::is_missed;
 use crate::explain;
 use crate::repository::Repository;
 use crate::store::{Created, PutPayload, Store, StoreError};
 use crate::stored::read_lines;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, Write};
 use wald_core::ledger::{
     Finding, Head, LedgerError, LedgerReader, Object, Objects, WalkEnd, head_line, object_line,
 };
 use wald_core::object_key::ObjectKey;
+use wald_core::retention::Needed;
 
-/// Ledgers that are read at most: the last one, those of runs that went on at the same time, and as many as it takes to
-/// find one that can be read.
+/// Ledgers that are read at most: the last ones, those that none of these knew, and as many as it takes
+/// to find one that can be read. What is left over is read by the next run.
 const LEDGERS_MAX: usize = 8;
 /// At least so many are read, where there are as many: the last run may have been interrupted.
 const LEDGERS_MIN: usize = 2;
@@ -34,10 +36,10 @@ pub(super) struct Known {
     pub findings: Vec<Finding>,
     /// States of walks, by the object behind which they stand.
     pub walks: BTreeMap<Box<str>, WalkEnd>,
-    /// Objects that are not there now; at most [`GONE_MAX`].
+    /// Objects that are not there now, of those that are needed at most [`GONE_MAX`].
     pub gone: BTreeMap<Box<str>, Object>,
-    /// When the last complete run ended.
-    pub last_run: Option<Timestamp>,
+    /// Names of the ledgers that were read, and of those that they knew.
+    pub knew: BTreeSet<String>,
     /// What an operator should know.
     pub notes: Vec<String>,
 }
@@ -46,32 +48,37 @@ pub(super) struct Known {
 /// that the rest tells well enough.
 const GONE_MAX: usize = 20_000;
 
+/// A ledger that is dated later than so long after now was written by a clock that was wrong.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
+
 /// Reads the last ledgers and has `objects` learn from them.
-pub(super) async fn read(repository: &Repository, objects: Objects) -> Result<(Objects, Known), StoreError> {
-    let mut names: Vec<String> = objects
-        .iter()
-        .map(|object| &*object.name)
-        .filter(|name| name.starts_with(ObjectKey::LEDGER_PREFIX))
-        .map(str::to_owned)
-        .collect();
-    names.sort_unstable_by(|a, b| b.cmp(a));
+pub(super) async fn read(
+    repository: &Repository,
+    objects: Objects,
+    now: Timestamp,
+) -> Result<(Objects, Known), StoreError> {
+    let latest = now.saturating_add(CLOCK_TOLERANCE).unwrap_or(Timestamp::MAX);
     let (mut objects, mut known) = (objects, Known::default());
-    let mut newest: Option<Head> = None;
-    let mut readable = 0;
-    for name in names.into_iter().take(LEDGERS_MAX) {
-        let begun = newest.as_ref().map(|head| head.begun);
-        if readable >= LEDGERS_MIN && begun.is_some_and(|begun| *name < *ObjectKey::ledger(begun).as_str()) {
-            break;
+    let names = names(&objects, latest, &mut known.notes);
+    let listed: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let (mut attempts, mut readable) = (0, 0);
+    for name in &names {
+        let covered = known.knew.contains(name);
+        if attempts >= LEDGERS_MAX || covered && readable >= LEDGERS_MIN {
+            continue;
         }
-        let Some(bytes) = fetch(repository, &name, &mut known).await? else { continue };
+        attempts += 1;
+        // The next run need not try again, nor read what this one has taken over.
+        known.knew.insert(name.clone());
+        let Some(bytes) = fetch(repository, name, &mut known).await? else { continue };
         let learnt = tokio::task::spawn_blocking(move || {
-            let learnt = learn(&bytes, begun, &mut objects, &mut known);
+            let learnt = learn(&bytes, !covered, latest, &mut objects, &mut known);
             (objects, known, learnt)
         });
         let Ok((back, back_known, learnt)) = learnt.await else {
             return Err(StoreError::BadAnswer {
                 operation: crate::store::Operation::Read,
-                subject: name,
+                subject: name.clone(),
                 repository: repository.store().describe().to_owned(),
                 problem: "a thread that read it ended unexpectedly".to_owned(),
             });
@@ -80,7 +87,7 @@ pub(super) async fn read(repository: &Repository, objects: Objects) -> Result<(O
         match learnt {
             Ok(head) => {
                 readable += 1;
-                newest.get_or_insert(head);
+                known.knew.extend(head.knew.into_iter().filter(|name| listed.contains(name.as_str())));
             }
             Err(error) => {
                 let reason = explain::chain(&error);
@@ -91,6 +98,23 @@ pub(super) async fn read(repository: &Repository, objects: Objects) -> Result<(O
         }
     }
     Ok((objects, known))
+}
+
+/// The ledgers' names, the newest first, without those from the future.
+fn names(objects: &Objects, latest: Timestamp, notes: &mut Vec<String>) -> Vec<String> {
+    let names = objects.iter().map(|object| &*object.name);
+    let mut names: Vec<String> =
+        names.filter(|name| name.starts_with(ObjectKey::LEDGER_PREFIX)).map(str::to_owned).collect();
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    let last = ObjectKey::ledger(latest);
+    names.retain(|name| {
+        let future = name.as_str() > last.as_str();
+        if future {
+            notes.push(format!("{name} is ignored: it is dated in the future, so a clock was wrong"));
+        }
+        !future
+    });
+    names
 }
 
 async fn fetch(repository: &Repository, name: &str, known: &mut Known) -> Result<Option<Bytes>, StoreError> {
@@ -110,42 +134,43 @@ async fn fetch(repository: &Repository, name: &str, known: &mut Known) -> Result
 /// Reads a ledger twice: nothing in it is believed before its end was seen.
 fn learn(
     bytes: &[u8],
-    newest_begun: Option<Timestamp>,
+    with_findings: bool,
+    latest: Timestamp,
     objects: &mut Objects,
     known: &mut Known,
 ) -> Result<Head, ReadError> {
     let head = lines(bytes, |_| ())?;
     lines(bytes, |object| {
         if objects.get(&object.name).is_none() {
-            if known.gone.len() < GONE_MAX {
-                known.gone.entry(object.name.clone()).or_insert(object);
-            }
+            known.gone.entry(object.name.clone()).or_insert(object);
         } else {
-            objects.learn(object);
+            objects.learn(object, latest);
         }
     })?;
-    // A run knows all findings of those that ended before it began, and has closed some.
-    if newest_begun.is_none_or(|begun| head.ended >= begun) {
+    if with_findings {
         merge_findings(&mut known.findings, &head);
     }
     for walk in &head.walks {
         known.walks.entry(walk.object.clone()).or_insert_with(|| walk.clone());
-    }
-    if head.complete {
-        known.last_run = known.last_run.max(Some(head.ended));
     }
     Ok(head)
 }
 
 /// Adds the findings of another run.
 fn merge_findings(findings: &mut Vec<Finding>, head: &Head) {
-    for finding in &head.findings {
-        let same = |known: &&Finding| {
-            known.object == finding.object
-                && std::mem::discriminant(&known.damage) == std::mem::discriminant(&finding.damage)
-        };
-        if !findings.iter().any(|known| same(&known)) {
-            findings.push(finding.clone());
+    let key = |finding: &Finding| (finding.object.clone(), std::mem::discriminant(&finding.damage));
+    let mut known: HashSet<_> = findings.iter().map(key).collect();
+    findings.extend(head.findings.iter().filter(|finding| known.insert(key(finding))).cloned());
+}
+
+impl Known {
+    /// Forgets of what is gone all that is not needed any more.
+    pub fn keep_missed(&mut self, needed: &Needed) {
+        self.gone.retain(|_, object| is_missed(object, needed));
+        if self.gone.len() > GONE_MAX {
+            let count = self.gone.len();
+            self.notes.push(format!("{count} objects that are needed are gone; {GONE_MAX} of them are told"));
+            self.gone = std::mem::take(&mut self.gone).into_iter().take(GONE_MAX).collect();
         }
     }
 }

@@ -5,16 +5,21 @@
 
 use super::survey::Odd;
 use crate::inventory::Inventory;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 use wald_core::catalog::CatalogEntry;
 use wald_core::ledger::{Damage, Object, Objects};
+use wald_core::lsn::Lsn;
 use wald_core::object_key::{ObjectKey, WalObject};
-use wald_core::recovery_window::history_of;
+use wald_core::recovery_window::{Restorable, history_of, restorable};
 use wald_core::retention::{Need, Needed, ObjectName};
 use wald_core::segment::SegmentName;
 use wald_core::timeline::TimelineId;
 use wald_core::wal_file::WalFile;
+use wald_core::wal_path::follow;
+
+/// What was written so long before is stored by now, or nobody is going to store it.
+const ON_ITS_WAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// Something is wrong with an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,6 +58,7 @@ impl<'a> Presence<'a> {
         self.proofs(&mut found);
         for entry in self.kept_backups() {
             self.backup(entry, &mut found);
+            self.astray(entry, &mut found);
         }
         if self.inventory.catalog.is_empty() && self.inventory.unreadable.is_empty() {
             let needed_by = "every recovery, for there is no backup,".to_owned();
@@ -119,9 +125,12 @@ impl<'a> Presence<'a> {
         }
     }
 
-    /// What is missing on the way from a kept backup to the end of its line.
+    /// What is missing on the way from a kept backup to the end of its line, in order and disjoint.
     pub fn holes(&self) -> BTreeSet<Hole> {
         let mut holes = BTreeSet::new();
+        for entry in self.kept_backups() {
+            self.holes_of(entry, &mut holes);
+        }
         let coverage = &self.inventory.coverage;
         let size = u64::from(coverage.segment_size().bytes());
         for (line, floor, _) in self.needed.lines() {
@@ -132,7 +141,7 @@ impl<'a> Presence<'a> {
                 let next_begin = stretches.get(index + 1).and_then(|next| next.begin);
                 let last = match next_begin {
                     // The segment in which the next timeline begins is the next one's.
-                    Some(begin) if self.has_wal_after(&stretches, index) => {
+                    Some(begin) if self.has_wal_after(&stretches, index) || self.has_settled(line) => {
                         (begin.get() / size).checked_sub(1)
                     }
                     _ => coverage.last(stretch.timeline).map(|last| last.number),
@@ -142,7 +151,50 @@ impl<'a> Presence<'a> {
                 }
             }
         }
-        holes
+        merged(holes)
+    }
+
+    /// A backup was committed only after its own WAL was stored. So that is required to the backup's end,
+    /// whatever else is stored of the timeline or is not.
+    fn holes_of(&self, entry: &CatalogEntry, holes: &mut BTreeSet<Hole>) {
+        let coverage = &self.inventory.coverage;
+        let history = history_of(entry.timeline(), &self.inventory.histories);
+        if follow(coverage, &history, entry.start_lsn(), Some(entry.stop_lsn())).reaches(entry.stop_lsn()) {
+            return;
+        }
+        let size = u64::from(coverage.segment_size().bytes());
+        let number = |lsn: Lsn| lsn.get() / size;
+        let end = entry.stop_lsn().get().saturating_sub(1) / size;
+        let stretches = history.stretches();
+        for (index, stretch) in stretches.iter().enumerate() {
+            let first = stretch.begin.map_or(0, number).max(number(entry.start_lsn()));
+            let next_begin = stretches.get(index + 1).and_then(|next| next.begin);
+            let last = next_begin.map_or(Some(end), |begin| number(begin).checked_sub(1));
+            if let Some(last) = last.map(|last| last.min(end)).filter(|last| first <= *last) {
+                self.holes_between(stretch.timeline, first, last, holes);
+            }
+        }
+    }
+
+    /// The WAL of a backup is all there, and yet its history does not lead from its start to its end.
+    fn astray(&self, entry: &CatalogEntry, found: &mut Vec<Found>) {
+        let (coverage, histories) = (&self.inventory.coverage, &self.inventory.histories);
+        let history = history_of(entry.timeline(), histories);
+        let mut holes = BTreeSet::new();
+        self.holes_of(entry, &mut holes);
+        if holes.is_empty() && restorable(entry, coverage, &history) == Restorable::No {
+            let (start, stop, timeline) = (entry.start_lsn(), entry.stop_lsn(), entry.timeline());
+            let problem =
+                format!("no WAL leads from its start {start} to its end {stop} on timeline {timeline}");
+            let object = ObjectKey::catalog(entry.id()).to_string();
+            found.push(Found { object, damage: Damage::Unreadable { problem } });
+        }
+    }
+
+    /// Whether the line's last timeline began so long ago that nothing from before can be on its way still.
+    fn has_settled(&self, line: TimelineId) -> bool {
+        let history = self.objects.get(ObjectKey::wal(WalFile::History(line)).as_str());
+        history.is_some_and(|object| self.now.duration_since(stored_at(object)) >= ON_ITS_WAY)
     }
 
     /// Whether a later timeline of the line has WAL. Until then what is not stored of this one may
@@ -216,30 +268,50 @@ impl<'a> Presence<'a> {
 
     /// What a ledger knows and the listing does not have was deleted. Expire may, in its time.
     fn gone(&self, found: &mut Vec<Found>) {
-        let begin = self.needed.window_begin();
+        let holes = self.holes();
         for object in self.gone.values() {
-            let needed = match ObjectName::parse(&object.name) {
-                // Without its entry a backup does not seem to be needed; but none leaves inside the window.
-                Some(ObjectName::Catalog(id)) => id.began() >= begin,
-                Some(ObjectName::Trial | ObjectName::Guarantees | ObjectName::Ledger | ObjectName::Run)
-                | None => false,
-                Some(_) => matches!(self.needed.of(&object.name, stored_at(object)), Need::Needed { .. }),
-            };
             // A segment that is part of a hole is told with the hole.
-            if needed && !self.in_a_hole(&object.name) {
+            if is_missed(object, self.needed) && !self.is_in_one(&holes, &object.name) {
                 let needed_by = "the recovery window".to_owned();
                 found.push(Found { object: object.name.to_string(), damage: Damage::Missing { needed_by } });
             }
         }
     }
 
-    fn in_a_hole(&self, name: &str) -> bool {
+    /// Whether an object is a segment in one of these holes.
+    pub fn is_in_one(&self, holes: &BTreeSet<Hole>, name: &str) -> bool {
         let Some(WalObject::File(WalFile::Segment(segment))) = WalObject::parse(name) else { return false };
         let Some(number) = segment.number(self.inventory.coverage.segment_size()) else { return false };
         let covers =
             |hole: &Hole| hole.timeline == segment.timeline() && (hole.first..=hole.last).contains(&number);
-        self.holes().iter().any(covers)
+        holes.iter().any(covers)
     }
+}
+
+/// Whether an object that was there and is not there now is needed still.
+pub(super) fn is_missed(gone: &Object, needed: &Needed) -> bool {
+    match ObjectName::parse(&gone.name) {
+        // Without its entry a backup does not seem to be needed; but none leaves inside the window.
+        Some(ObjectName::Catalog(id)) => id.began() >= needed.window_begin(),
+        Some(ObjectName::Trial | ObjectName::Guarantees | ObjectName::Ledger | ObjectName::Run) | None => {
+            false
+        }
+        Some(_) => matches!(needed.of(&gone.name, stored_at(gone)), Need::Needed { .. }),
+    }
+}
+
+/// Joins holes that overlap or touch.
+fn merged(holes: BTreeSet<Hole>) -> BTreeSet<Hole> {
+    let mut joined: Vec<Hole> = Vec::new();
+    for hole in holes {
+        match joined.last_mut() {
+            Some(last) if last.timeline == hole.timeline && hole.first <= last.last.saturating_add(1) => {
+                last.last = last.last.max(hole.last);
+            }
+            _ => joined.push(hole),
+        }
+    }
+    joined.into_iter().collect()
 }
 
 fn is_absence(damage: &Damage) -> bool {

@@ -108,8 +108,12 @@ impl VerifyReport {
                 format!("{}{}; {read}", count(self.findings.len(), "finding"), first.unwrap_or_default())
             }
             Verdict::Incomplete => format!(
-                "incomplete, {} not read; {} so far{}; {read}",
+                "incomplete, {} not read{}; {} so far{}; {read}",
                 count(self.unread.len(), "object"),
+                match self.postponed.overdue {
+                    0 => String::new(),
+                    overdue => format!(", {} overdue under verify.max_bytes", Count(overdue, "object")),
+                },
                 count(self.findings.len(), "finding"),
                 first.unwrap_or_default(),
             ),

@@ -80,7 +80,12 @@ impl Scene {
         let counts = [Why::New, Why::Suspect, Why::Due].map(count);
         let chosen: Vec<_> =
             decided.read.iter().filter_map(|(index, _)| candidates.get(*index).copied()).collect();
-        let work = work::Work { objects: &self.objects, inventory: &self.inventory, known: &self.known };
+        let work = work::Work {
+            objects: &self.objects,
+            inventory: &self.inventory,
+            known: &self.known,
+            needed: &self.needed,
+        };
         let chosen = (
             Chosen {
                 names: chosen.iter().map(|object| object.name.clone()).collect(),
@@ -111,9 +116,15 @@ impl Scene {
 
     /// Tonight's findings, and those of earlier runs that are open still.
     pub fn findings(&self, tonight: &Tonight) -> Vec<Finding> {
+        let presence = self.presence();
+        let holes = presence.holes();
+        let not_asked: BTreeSet<&str> = tonight.unread.iter().map(|unread| unread.object.as_str()).collect();
         let looked = |name: &str| match self.objects.get(name) {
             Some(_) => Some(tonight.looked(name).unwrap_or(Depth::Presence)),
-            // It is gone: if it is needed, that is a finding of its own.
+            // Nothing makes it good but that it comes back.
+            None if self.known.gone.contains_key(name) && !presence.is_in_one(&holes, name) => None,
+            None if not_asked.contains(name) => None,
+            // It is not needed, or that it is not there is told by a finding of tonight.
             None => Some(Depth::Records),
         };
         let earlier = &self.known.findings;

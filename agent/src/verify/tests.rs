@@ -1,6 +1,8 @@
 //! A verification of a repository in memory: how many requests it takes, and what it says when it could not
 //! do all that it should.
 
+mod records;
+
 use super::*;
 use crate::codec::seal::{Effort, Sealed, seal};
 use crate::store::fault::{Fault, Faults};
@@ -263,4 +265,107 @@ async fn without_a_backup_nothing_is_clean() {
     let report = verify(&repository, &options(Depth::Records)).await.unwrap();
     assert_eq!(report.verdict, Verdict::Findings);
     assert!(report.to_string().contains("there is no backup"), "{report}");
+}
+
+/// The name of a segment's object.
+fn wal(number: u64) -> String {
+    sealed(number).0.to_string()
+}
+
+async fn remove(store: &Store, name: &str) {
+    store.delete_version(name, &crate::store::VersionId::new("null")).await.unwrap();
+}
+
+fn objects(report: &VerifyReport) -> Vec<&str> {
+    report.findings.iter().map(|finding| finding.object.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_without_its_own_wal_is_never_clean() {
+    // None at all; and nothing of the segment in which the backup ends.
+    let (bare, _) = repository(0, false).await;
+    let report = verify(&bare, &options(Depth::Presence)).await.unwrap();
+    assert_eq!(report.verdict, Verdict::Findings, "{report}");
+    assert_eq!(objects(&report), [wal(FIRST)], "{report}");
+    let (cut, store) = repository(4, false).await;
+    remove(&store, &wal(FIRST)).await;
+    let report = verify(&cut, &options(Depth::Presence)).await.unwrap();
+    assert_eq!(objects(&report), [wal(FIRST)], "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_stays_a_finding_night_after_night_until_it_is_back() {
+    let (repository, store) = repository(6, true).await;
+    let options = options(Depth::Presence);
+    assert_eq!(verify(&repository, &options).await.unwrap().verdict, Verdict::Clean);
+    // At the end of the log, where nothing but a ledger knows of it.
+    let last = FIRST + 5;
+    remove(&store, &wal(last)).await;
+    for _ in 0..5 {
+        let report = verify(&repository, &options).await.unwrap();
+        assert_eq!(objects(&report), [wal(last)], "{report}");
+    }
+    let (key, content) = sealed(last);
+    put(&store, &key, content).await;
+    assert_eq!(verify(&repository, &options).await.unwrap().verdict, Verdict::Clean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_clock_was_ahead_neither_stops_the_rotation_nor_hides_findings() {
+    let (repository, _) = repository(20, true).await;
+    let options = options(Depth::Content);
+    let ahead = Clock::Fixed(now() + SignedDuration::from_hours(24 * 30));
+    run(&repository, &options, &ahead, &Progress::silent(), &CancellationToken::new()).await.unwrap();
+    let report = verify(&repository, &options).await.unwrap();
+    assert_eq!(report.new_objects, report.provable_objects, "its proofs count for nothing: {report}");
+    assert!(report.notes.iter().any(|note| note.contains("dated in the future")), "{report}");
+    // One whose clock was behind has found something, and the newer ones did not know of it.
+    let (open, behind) = (open_finding(), now() - SignedDuration::from_hours(9));
+    let head = Head { begun: behind, ended: behind, findings: vec![open], ..ledger_head(&repository) };
+    ledgers::write(repository.store(), head, wald_core::ledger::Objects::default()).await.unwrap();
+    let shallow = VerifyOptions { depth: Depth::Presence, ..options };
+    for _ in 0..4 {
+        let report = verify(&repository, &shallow).await.unwrap();
+        assert!(objects(&report).contains(&wal(FIRST + 3).as_str()), "{report}");
+    }
+}
+
+fn open_finding() -> Finding {
+    Finding {
+        object: wal(FIRST + 3),
+        version: None,
+        damage: wald_core::ledger::Damage::Content { problem: "a bit".to_owned() },
+        found_at: now(),
+        last_good: None,
+        lost: Vec::new(),
+    }
+}
+
+fn ledger_head(repository: &Repository) -> Head {
+    Head {
+        format: LEDGER_FORMAT,
+        tool_version: String::new(),
+        system_id: repository.system_id(),
+        begun: now(),
+        ended: now(),
+        depth: Depth::Content,
+        complete: true,
+        read: wald_core::ledger::Amount::default(),
+        findings: Vec::new(),
+        walks: Vec::new(),
+        objects: 0,
+        knew: Vec::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_overdue_and_does_not_fit_makes_a_run_incomplete() {
+    let (repository, _) = repository(20, true).await;
+    let past = Clock::Fixed(now() - SignedDuration::from_hours(24 * 9));
+    let limited = VerifyOptions { max_bytes: Some(1), ..options(Depth::Content) };
+    run(&repository, &limited, &past, &Progress::silent(), &CancellationToken::new()).await.unwrap();
+    let report = verify(&repository, &limited).await.unwrap();
+    assert!(report.postponed.overdue > 10, "{report}");
+    assert_eq!(report.exit_code(), 2, "{report}");
+    assert!(report.summary().contains("overdue under verify.max_bytes"), "{}", report.summary());
 }

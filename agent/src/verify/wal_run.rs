@@ -10,6 +10,7 @@ use super::event::Event;
 use super::lanes::{GivenUp, Shared};
 use crate::codec::open::{Expected, OpenError};
 use crate::codec::open_stream::open_stream;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use wald_core::ledger::{Damage, Depth};
 use wald_core::lsn::Lsn;
@@ -44,24 +45,36 @@ struct Opened {
     raw_bytes: u64,
 }
 
+/// What a run has seen so far.
+struct Seen {
+    walker: RecordWalker,
+    /// The file of each segment that was walked: behind a switch the one before has another timeline.
+    files: BTreeMap<u64, SegmentName>,
+    /// Segments of the run that touch a record of which the end was not seen yet.
+    open: Vec<ObjectKey>,
+}
+
 impl Shared {
     pub(super) fn wal_run(&self, run: WalRun) -> Result<(), GivenUp> {
         let identity = self.repository.identity();
         let (system_id, size) = (identity.system_id(), identity.segment_size());
-        let mut walker = match run.carry {
+        let before = run.carry.as_ref().map(Carry::segment).or(run.lead_in);
+        let files = before.into_iter().filter_map(|file| Some((file.number(size)?, file))).collect();
+        let walker = match run.carry {
             Some(carry) => RecordWalker::resume(system_id, size, carry),
             None => RecordWalker::new(system_id, size),
         };
+        let mut seen = Seen { walker, files, open: Vec::new() };
         if let Some(before) = run.lead_in.filter(|_| self.depth >= Depth::Records) {
-            // Whatever is wrong with it is another run's finding.
-            self.open_segment(before, &mut walker)?;
+            // What its records are like, the run tells that it belongs to.
+            self.open_segment(before, &mut seen.walker)?;
         }
         let mut open_record = None;
         for segment in &run.segments {
-            open_record = self.prove_segment(*segment, &mut walker)?;
+            open_record = self.prove_segment(*segment, &mut seen)?;
         }
         if run.keep_end
-            && let (Some(last), Some(carry)) = (run.segments.last(), walker.carry())
+            && let (Some(last), Some(carry)) = (run.segments.last(), seen.walker.carry())
             && let Ok(carry) = serde_json::to_value(&carry)
         {
             let object = ObjectKey::wal(WalFile::Segment(*last)).as_str().into();
@@ -72,25 +85,52 @@ impl Shared {
             if segment.number(size).is_none_or(|number| number > run.tail_until) {
                 break;
             }
-            open_record = self.finish_record(record, segment, &mut walker)?;
+            open_record = self.finish_record(record, segment, &mut seen)?;
             next = segment.next(size);
         }
+        // A record of which the end was not seen is proven by nothing.
+        self.settle(&mut seen, Depth::Content);
         Ok(())
     }
 
+    /// Tells how thoroughly the segments are proven that waited for the end of a record.
+    fn settle(&self, seen: &mut Seen, depth: Depth) {
+        seen.open.drain(..).for_each(|key| self.proven(&key, depth.min(self.depth)));
+    }
+
     /// Reads and judges one segment; gives the record that goes on behind it.
-    fn prove_segment(&self, segment: SegmentName, walker: &mut RecordWalker) -> Result<Option<Lsn>, GivenUp> {
+    fn prove_segment(&self, segment: SegmentName, seen: &mut Seen) -> Result<Option<Lsn>, GivenUp> {
         let key = ObjectKey::wal(WalFile::Segment(segment));
-        let Some(opened) = self.open_segment(segment, walker)? else { return Ok(None) };
-        if let Err(problem) = opened.sealed {
-            self.found(&key, Damage::Content { problem });
+        let opened = self.open_segment(segment, &mut seen.walker)?;
+        let Some(Opened { sealed: Ok(()), walk, raw_bytes }) = opened else {
+            self.settle(seen, Depth::Content);
             return Ok(None);
+        };
+        self.tell(Event::Unpacked { raw_bytes });
+        let Some(walk) = walk else {
+            self.proven(&key, self.depth);
+            return Ok(None);
+        };
+        self.note(segment, &walk, seen);
+        self.tell_findings(segment, &walk, seen, |_| true);
+        match walk.open {
+            Some(_) => seen.open.push(key),
+            None if walk.findings.is_empty() => self.proven(&key, self.depth),
+            None => self.proven(&key, Depth::Content),
         }
-        self.tell(Event::Unpacked { raw_bytes: opened.raw_bytes });
-        self.proven(&key, self.depth);
-        let Some(walk) = opened.walk else { return Ok(None) };
-        self.tell_findings(segment, &walk, |_| true);
         Ok(walk.open)
+    }
+
+    /// Notes what the walk through a segment says of those before it.
+    fn note(&self, segment: SegmentName, walk: &SegmentWalk, seen: &mut Seen) {
+        let size = self.repository.segment_size();
+        seen.files.extend(segment.number(size).map(|number| (number, segment)));
+        let begins_before = |lsn: &Lsn| segment.start(size).is_some_and(|start| *lsn < start);
+        if walk.findings.iter().any(|finding| begins_before(&finding.at)) {
+            self.settle(seen, Depth::Content);
+        } else if !walk.open.as_ref().is_some_and(begins_before) {
+            self.settle(seen, Depth::Records);
+        }
     }
 
     /// Reads a segment behind the run for the sake of the record that goes on in it.
@@ -98,36 +138,42 @@ impl Shared {
         &self,
         record: Lsn,
         segment: SegmentName,
-        walker: &mut RecordWalker,
+        seen: &mut Seen,
     ) -> Result<Option<Lsn>, GivenUp> {
-        let Some(Opened { sealed: Ok(()), walk: Some(walk), .. }) = self.open_segment(segment, walker)?
-        else {
-            return Ok(None);
-        };
+        let opened = self.open_segment(segment, &mut seen.walker)?;
+        let Some(Opened { sealed: Ok(()), walk: Some(walk), .. }) = opened else { return Ok(None) };
+        self.note(segment, &walk, seen);
         // What begins in this segment is told by the run that it belongs to.
-        self.tell_findings(segment, &walk, |finding| finding.at <= record);
+        self.tell_findings(segment, &walk, seen, |finding| finding.at <= record);
         Ok(walk.open.filter(|open| *open == record))
     }
 
     /// A damaged record belongs to the segment in which it begins: recovery stops there.
-    fn tell_findings(&self, walked: SegmentName, walk: &SegmentWalk, ours: impl Fn(&RecordFinding) -> bool) {
-        let size = self.repository.segment_size();
-        let findings: Vec<&RecordFinding> = walk.findings.iter().filter(|finding| ours(finding)).collect();
-        let here = |finding: &&&RecordFinding| walked.start(size).is_none_or(|start| finding.at >= start);
-        let (own, before): (Vec<&RecordFinding>, Vec<&RecordFinding>) =
-            findings.iter().copied().partition(|finding| here(&finding));
-        for (findings, left_out) in [(own, walk.findings_left_out), (before, 0)] {
-            let Some(first) = findings.first() else { continue };
-            let segment = SegmentName::containing(walked.timeline(), first.at, size);
+    fn tell_findings(
+        &self,
+        walked: SegmentName,
+        walk: &SegmentWalk,
+        seen: &Seen,
+        ours: impl Fn(&RecordFinding) -> bool,
+    ) {
+        let size = u64::from(self.repository.segment_size().bytes());
+        let mut by_file: BTreeMap<SegmentName, Vec<&RecordFinding>> = BTreeMap::new();
+        for finding in walk.findings.iter().filter(|finding| ours(finding)) {
+            // One that was not walked may be stored under any name or none: then it counts where it was seen.
+            let file = seen.files.get(&(finding.at.get() / size)).copied().unwrap_or(walked);
+            by_file.entry(file).or_default().push(finding);
+        }
+        for (file, findings) in by_file {
+            let left_out = if file == walked { walk.findings_left_out } else { 0 };
             let problems = findings.iter().take(PROBLEMS_TOLD).map(ToString::to_string).collect();
             let count = u64::try_from(findings.len()).unwrap_or(u64::MAX).saturating_add(left_out);
-            let key = ObjectKey::wal(WalFile::Segment(segment));
-            self.found(&key, Damage::Records { problems, count });
+            self.found(&ObjectKey::wal(WalFile::Segment(file)), Damage::Records { problems, count });
         }
     }
 
     /// Reads a segment, walking it on the way if records are asked for. `None`: it could not be
-    /// read. After that, or after damage, the walk starts anew.
+    /// read. After that, or after damage, the walk starts anew. Damage is told here, whichever run the segment
+    /// belongs to: what was seen is not kept back.
     fn open_segment(
         &self,
         segment: SegmentName,
@@ -152,6 +198,10 @@ impl Shared {
         let opened = read.map(|whole| whole.value);
         if opened.as_ref().is_none_or(|opened| opened.sealed.is_err()) {
             *walker = anew(None);
+        }
+        if let Some(Opened { sealed: Err(problem), .. }) = &opened {
+            let key = ObjectKey::wal(WalFile::Segment(segment));
+            self.found(&key, Damage::Content { problem: problem.clone() });
         }
         Ok(opened)
     }

@@ -60,6 +60,7 @@ pub(super) struct Work<'a> {
     pub objects: &'a Objects,
     pub inventory: &'a Inventory,
     pub known: &'a Known,
+    pub needed: &'a Needed,
 }
 
 impl Work<'_> {
@@ -114,8 +115,11 @@ impl Work<'_> {
                 let segments: Vec<SegmentName> = numbers.iter().filter_map(name).collect();
                 let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { continue };
                 let tail_until = self.inventory.coverage.reach(timeline, *last).unwrap_or(*last);
-                // The job before reads on into this one.
-                let (carry, lead_in) = if index == 0 { self.before(timeline, *first) } else { (None, None) };
+                // The job before reads on into this one; but only here the first record's pointer back is seen.
+                let (carry, lead_in) = match first.checked_sub(1).filter(|_| index > 0) {
+                    None => self.before(timeline, *first),
+                    Some(before) => (None, SegmentName::from_number(timeline, before, size)),
+                };
                 let keep_end = tail_until == *last;
                 jobs.push_back(Job::Wal(WalRun { carry, lead_in, segments, tail_until, keep_end }));
             }
@@ -143,7 +147,15 @@ impl Work<'_> {
             |version: &str| self.objects.get(&object).is_some_and(|object| *object.version == *version);
         let carry = walk.filter(|walk| same(&walk.version));
         let carry = carry.and_then(|walk| serde_json::from_value(walk.carry.clone()).ok());
-        let lead_in = (carry.is_none() && coverage.segment(on, before).is_some()).then_some(segment);
+        // What is not needed is not read: its damage is none of anybody's business.
+        let used = |object: &Object| {
+            matches!(
+                self.needed.of(&object.name, stored_at(object)),
+                Need::Needed { .. } | Need::Pending { .. }
+            )
+        };
+        let stored = coverage.segment(on, before).is_some() && self.objects.get(&object).is_some_and(used);
+        let lead_in = (carry.is_none() && stored).then_some(segment);
         (carry, lead_in)
     }
 }

@@ -112,6 +112,12 @@ impl Objects {
         Self { sorted: objects }
     }
 
+    /// These and others; of several with the same name these are kept.
+    pub fn with(mut self, others: impl IntoIterator<Item = Object>) -> Self {
+        self.sorted.extend(others);
+        Self::new(self.sorted)
+    }
+
     /// The object of this name.
     pub fn get(&self, name: &str) -> Option<&Object> {
         self.sorted.get(self.position(name)?)
@@ -125,13 +131,16 @@ impl Objects {
 
     /// Adds what a ledger says about an object. Only if it is the very version that is here now;
     /// of two ledgers the later proof counts, and of two locks the stronger and then the longer, as
-    /// a compliance lock never becomes weaker. False if the version is not here.
-    pub fn learn(&mut self, known: Object) -> bool {
+    /// a compliance lock never becomes weaker. A proof from after `latest` is none: it is of a clock that
+    /// was wrong, and would keep the object from being read until that time. False if the version is not here.
+    pub fn learn(&mut self, known: Object, latest: Timestamp) -> bool {
+        let not_after = |second: &i64| *second <= latest.as_second();
+        let (content, records) = (known.content.filter(not_after), known.records.filter(not_after));
         let Some(object) = self.get_mut(&known.name).filter(|object| object.is_same_version(&known)) else {
             return false;
         };
-        object.content = object.content.max(known.content);
-        object.records = object.records.max(known.records);
+        object.content = object.content.max(content);
+        object.records = object.records.max(records);
         object.lock = object.lock.max(known.lock);
         true
     }

@@ -46,6 +46,8 @@ pub struct Postponed {
     pub objects: u64,
     /// Their stored bytes.
     pub stored_bytes: u64,
+    /// Those of them whose time is over already.
+    pub overdue: u64,
 }
 
 /// The decision.
@@ -84,6 +86,7 @@ fn choose(mut rest: Vec<(i64, usize, u64)>, rules: &Rotation, decided: &mut Sche
     let share = share(total, rules.reread);
     let patient = rules.reread.checked_sub(PACE).unwrap_or(SignedDuration::ZERO);
     let due_before = rules.now.checked_sub(patient).map_or(i64::MAX, Timestamp::as_second);
+    let overdue_before = rules.now.checked_sub(rules.reread).map_or(i64::MIN, Timestamp::as_second);
     let limit = rules.bytes_max.unwrap_or(u64::MAX);
     let mut taken = 0u64;
     for (verified, index, bytes) in rest {
@@ -98,6 +101,7 @@ fn choose(mut rest: Vec<(i64, usize, u64)>, rules: &Rotation, decided: &mut Sche
             decided.read.push((index, Why::Due));
         } else if due {
             decided.postponed.objects += 1;
+            decided.postponed.overdue += u64::from(verified < overdue_before);
             decided.postponed.stored_bytes = decided.postponed.stored_bytes.saturating_add(bytes);
         } else {
             break;

@@ -41,6 +41,7 @@ fn head(objects: u64) -> Head {
         }],
         walks: Vec::new(),
         objects,
+        knew: Vec::new(),
     }
 }
 
@@ -103,7 +104,7 @@ fn a_proof_belongs_to_one_version_with_its_size_and_date() {
         let mut now = object(1, 5, None);
         change(&mut now);
         let mut objects = Objects::new(vec![now.clone()]);
-        assert!(!objects.learn(known.clone()));
+        assert!(!objects.learn(known.clone(), at(NOW)));
         assert_eq!(objects.iter().next(), Some(&now));
     }
 }
@@ -114,14 +115,24 @@ fn of_two_ledgers_the_later_proof_and_the_longer_lock_count() {
     let mut objects = Objects::new(vec![object(1, 5, None)]);
     let mut known = object(1, 5, Some(NOW));
     known.lock = Some(lock(LockMode::Compliance, 3));
-    assert!(objects.learn(known.clone()));
+    assert!(objects.learn(known.clone(), at(NOW)));
     let mut older = object(1, 5, Some(NOW - DAY));
     older.lock = Some(lock(LockMode::Governance, 9));
-    assert!(objects.learn(older));
+    assert!(objects.learn(older, at(NOW)));
     let learnt = objects.get(&known.name).unwrap();
     assert_eq!((learnt.content, learnt.records), (Some(NOW), Some(NOW)));
     // A weak lock that is longer does not make the strong one longer.
     assert_eq!(learnt.lock, known.lock);
+}
+
+#[test]
+fn a_proof_from_the_future_is_none() {
+    let mut objects = Objects::new(vec![object(1, 5, None)]);
+    let known = object(1, 5, Some(NOW + 1));
+    assert!(objects.learn(known.clone(), at(NOW)));
+    assert_eq!(objects.get(&known.name).unwrap().verified(Depth::Content), None);
+    assert!(objects.learn(known.clone(), at(NOW + 1)));
+    assert_eq!(objects.get(&known.name).unwrap().verified(Depth::Records), Some(NOW + 1));
 }
 
 #[test]
@@ -142,7 +153,11 @@ fn what_will_be_overdue_tomorrow_is_read_and_what_does_not_fit_is_counted() {
     assert_eq!((read.len(), postponed), (10, Postponed::default()));
     let (read, postponed) = chosen(&objects, "", &rules(Some(350)));
     assert_eq!(read, [(7, Why::Due), (8, Why::Due), (9, Why::Due)], "the oldest first");
-    assert_eq!(postponed, Postponed { objects: 7, stored_bytes: 700 });
+    assert_eq!(postponed, Postponed { objects: 7, stored_bytes: 700, overdue: 0 });
+    let objects: Vec<Object> =
+        (0..10).map(|n| object(n, 100, Some(NOW - (12 - i64::from(n)) * DAY))).collect();
+    let (_, postponed) = chosen(&objects, "", &rules(Some(350)));
+    assert_eq!(postponed, Postponed { objects: 4, stored_bytes: 400, overdue: 2 });
 }
 
 #[test]

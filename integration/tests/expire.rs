@@ -130,6 +130,11 @@ impl Story {
                 entry[field] = (time - SignedDuration::from_hours(24 * days)).to_string().into();
             }
             fs::write(&path, serde_json::to_vec_pretty(&entry)?)?;
+            // Once the entry is gone, the rest is removed if it is older than a backup may run.
+            let folder = |name: &str| name.split('/').nth_back(1) == Some(backup.as_str());
+            for stored in self.scene.place.objects("20")?.iter().filter(|stored| folder(&stored.name)) {
+                make_old(&root.join(&stored.name), u32::try_from(days)?)?;
+            }
         }
         let floor = self.first_segment(&self.b)?;
         let of_c = self.first_segment(&self.c)?;

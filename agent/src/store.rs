@@ -27,6 +27,7 @@ mod bucket;
 mod create;
 mod list;
 mod read;
+mod relock;
 mod sameness;
 mod upload;
 mod versions;

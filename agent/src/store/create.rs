@@ -49,11 +49,8 @@ impl Store {
             Put::Exists if careful => self.exists(key.as_str(), &payload, sameness).await?,
             Put::Exists => Created::Exists,
         };
-        if created == Created::Exists && !inner.guarantees.lock_on_put {
-            // It may be our own, of a try that ended before its lock was set.
-            if let (Kind::S3(_), Some(lock)) = (&inner.kind, lock) {
-                self.lock_existing(key.as_str(), lock).await?;
-            }
+        if created == Created::Exists {
+            self.see_to_lock(key, lock).await?;
         }
         inner
             .on_directory(Operation::Create, key.as_str(), move |directory, file| match created {
@@ -147,7 +144,7 @@ impl Store {
     }
 
     /// All versions of one object but its delete markers.
-    async fn objects_of(&self, name: &str) -> Result<Vec<ObjectVersion>, StoreError> {
+    pub(super) async fn objects_of(&self, name: &str) -> Result<Vec<ObjectVersion>, StoreError> {
         let mut versions = self.versions_of(name).await?;
         versions.retain(|version| version.kind != VersionKind::DeleteMarker);
         Ok(versions)
@@ -157,14 +154,6 @@ impl Store {
     pub(super) async fn versions_of(&self, name: &str) -> Result<Vec<ObjectVersion>, StoreError> {
         // The prefix may be that of longer names too.
         self.versions(name).try_filter(|version| std::future::ready(version.name == name)).try_collect().await
-    }
-
-    /// Sees to the lock of whatever has the name, which may be nothing: see [`Created::Exists`].
-    async fn lock_existing(&self, name: &str, lock: ObjectLock) -> Result<(), StoreError> {
-        for version in self.objects_of(name).await? {
-            self.extend_lock(name, &version.version, lock).await?;
-        }
-        Ok(())
     }
 
     /// Sees to the lock of what is stored already. Without a version it is the newest.

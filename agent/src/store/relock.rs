@@ -34,7 +34,6 @@ impl Store {
             self.lock_all(key.as_str(), lock).await
         };
         if let Err(error) = seen_to {
-            let error = crate::explain::chain(&error);
             tracing::warn!(
                 key = key.as_str(),
                 %error,

@@ -34,6 +34,7 @@ mod versions;
 
 mod directory;
 mod http;
+mod patient;
 mod s3;
 mod signing;
 

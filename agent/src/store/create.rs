@@ -187,7 +187,8 @@ impl Inner {
     /// obstacle.
     pub(super) async fn is_occupied(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         match self.meta(Operation::Stat, key).await {
-            Ok(_) => Ok(true),
+            // A page of whoever stands in front is no object, and has no date.
+            Ok(meta) => self.stat_of(&meta).map(|_| true),
             Err(StoreError::Absent { .. } | StoreError::Deleted { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -198,7 +199,7 @@ impl Inner {
     async fn looks_occupied(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         let path = self.path(key.as_str());
         match self.within_deadline(Operation::Stat, key.as_str(), self.objects.head(&path)).await? {
-            Ok(_) => Ok(true),
+            Ok(meta) => self.stat_of(&meta).map(|_| true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             // No body told what was wrong: a read is answered with one.
             Err(error) if is_wordless(&error) => self.is_occupied(key).await,

@@ -7,6 +7,7 @@
 
 pub mod open;
 pub mod open_stream;
+pub mod same;
 pub mod seal;
 
 use crossbeam_channel::{Receiver, Sender, bounded};

@@ -207,7 +207,7 @@ impl Restore {
         file: WalFile,
         begin: impl FnOnce() -> Result<(Draft, File), FsError> + Send + 'static,
     ) -> Result<Proven, RestoreError> {
-        let fetched = fetch::fetch(&self.repository, file).await?;
+        let fetched = fetch::fetch(&self.repository, &self.codec, file).await?;
         open::open(&self.repository, &self.codec, fetched, begin).await
     }
 }

@@ -27,12 +27,14 @@ mod bucket;
 mod create;
 mod list;
 mod read;
+mod relock;
 mod sameness;
 mod upload;
 mod versions;
 
 mod directory;
 mod http;
+mod patient;
 mod s3;
 mod signing;
 

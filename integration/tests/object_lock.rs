@@ -12,8 +12,8 @@ use std::time::Duration;
 use wald::clock::Clock;
 use wald::store::fault::{Fault, Faults};
 use wald::store::{
-    AwsEnvironment, BucketLock, Created, Deletion, Flaw, Guarantees, ObjectVersion, Operation, Store,
-    StoreError, StoreOptions, VersionKind, Versioning,
+    AwsEnvironment, BucketLock, Created, Deletion, Flaw, Guarantees, ObjectVersion, Operation, Sameness,
+    Store, StoreError, StoreOptions, VersionKind, Versioning,
 };
 use wald_core::object_key::ObjectKey;
 use wald_core::object_lock::{LockMode, LockPolicy, ObjectLock};
@@ -87,6 +87,7 @@ fn objects_are_locked_and_their_locks_hold() {
         a_lock_that_the_server_drops_is_set_afterwards(&server).await;
         of_sixteen_rivals_one_wins_and_none_is_lied_to(&server).await;
         a_rival_with_another_content_is_told(&server).await;
+        what_was_there_without_a_lock_gets_one(&server).await;
     });
 }
 
@@ -302,6 +303,26 @@ async fn of_sixteen_rivals_one_wins_and_none_is_lied_to(server: &S3Server) {
     }
 }
 
+async fn what_was_there_without_a_lock_gets_one(server: &S3Server) {
+    let store = open(server, "locked", Some(LockMode::Governance)).with_guarantees(Guarantees::all());
+    let object = key("unlocked-before");
+    let body = || Bytes::from_static(b"x").into();
+    store.unlocked().create(&object, body()).await.unwrap();
+    let found = only_version(&store, object.as_str()).await;
+    let lock = async || store.lock_of(&found.name, &found.version).await.unwrap();
+    assert_eq!(lock().await, None);
+    let begun = Timestamp::now();
+    assert_eq!(store.create(&object, body()).await.unwrap(), Created::Exists);
+    let first = lock().await.unwrap();
+    assert!(is_as_asked(first, LockMode::Governance, begun), "{first}");
+    // A moment later it is long enough, and two days later it is not.
+    let later = |hours| store.with_clock(Clock::Fixed(begun + SignedDuration::from_hours(hours)));
+    assert_eq!(later(1).create(&object, body()).await.unwrap(), Created::Exists);
+    assert_eq!(lock().await, Some(first));
+    assert_eq!(later(48).create(&object, body()).await.unwrap(), Created::Exists);
+    assert!(lock().await.unwrap().until > first.until);
+}
+
 /// This server keeps the second of two away, unless the first hides behind a delete marker. Then it
 /// is as on a server that knows no "only if absent".
 async fn a_rival_with_another_content_is_told(server: &S3Server) {
@@ -319,6 +340,16 @@ async fn a_rival_with_another_content_is_told(server: &S3Server) {
         }
     }
     assert_eq!(store.get_version(object.as_str(), &theirs, 10).await.unwrap(), "theirs");
+    // A plain read gives the one who came too late; nobody was told that it is stored.
+    assert_eq!(store.get(&object, 10).await.unwrap(), "ours!!");
+    match store.get_judged(&object, 10, &Sameness::of_bytes()).await.unwrap_err() {
+        StoreError::Contested { ours, .. } => assert_eq!(ours, theirs),
+        error => panic!("{error:?}"),
+    }
+    let agreed = Sameness::judged(10, |_, _| std::future::ready(true));
+    assert_eq!(store.get_judged(&object, 10, &agreed).await.unwrap(), "theirs");
+    let again = store.create_judged(&object, body(b"ours!!"), &agreed).await;
+    assert_eq!(again.unwrap(), Created::Exists);
     assert_eq!(versions(&store, object.as_str()).await.len(), 3);
 
     let object = key("agreed");

@@ -6,7 +6,8 @@
 
 use super::ArchiveError;
 use crate::codec::Codec;
-use crate::codec::open::{Expected, prove_stored, same_raw};
+use crate::codec::open::{Expected, prove_stored};
+use crate::codec::same;
 use crate::codec::seal::Sealed;
 use crate::repository::Repository;
 use crate::store::Sameness;
@@ -91,11 +92,7 @@ fn object_bytes(head: usize, body: u64) -> u64 {
 /// When two sealed objects are the same file. The compressed bytes may differ (another level,
 /// another zstd); the raw hash may not.
 pub(super) fn sameness(repository: &Repository, codec: &Codec, file: WalFile) -> Sameness {
-    let (codec, expected) = (codec.clone(), expected(repository, file));
-    Sameness::judged(repository.sealed_bytes_max(), move |one, other| {
-        let codec = codec.clone();
-        async move { codec.run(move || same_raw(&one, &other, &expected)).await.unwrap_or(false) }
-    })
+    Sameness::judged(repository.sealed_bytes_max(), same::judge(codec, expected(repository, file)))
 }
 
 fn expected(repository: &Repository, file: WalFile) -> Expected {
@@ -114,7 +111,9 @@ pub(super) async fn compare_sealed(
 ) -> Result<Stored, ArchiveError> {
     let file = sealed.header.file;
     let key = ObjectKey::wal(file);
-    let object = match repository.store().get(&key, repository.sealed_bytes_max()).await {
+    let sameness = sameness(repository, codec, file);
+    let read = repository.store().get_judged(&key, repository.sealed_bytes_max(), &sameness).await;
+    let object = match read {
         Ok(object) => object,
         Err(error) if error.is_absent() => return Ok(Stored::Gone),
         Err(source) => return Err(ArchiveError::Store { file, source }),
@@ -150,7 +149,9 @@ pub(super) async fn compare_bare(
     bytes: &Bytes,
     raw_blake3: blake3::Hash,
 ) -> Result<Stored, ArchiveError> {
-    let stored = match repository.store().get(key, object_bytes(bytes.len(), 1 << 20)).await {
+    let sameness = Sameness::of_bytes();
+    let read = repository.store().get_judged(key, object_bytes(bytes.len(), 1 << 20), &sameness).await;
+    let stored = match read {
         Ok(stored) => stored,
         Err(error) if error.is_absent() => return Ok(Stored::Gone),
         Err(source) => return Err(ArchiveError::Store { file, source }),

@@ -138,13 +138,6 @@ pub(super) fn check_body(
     Ok(())
 }
 
-/// Whether two objects hold the same raw bytes, each proven whole: the level, the zstd and the wald
-/// that sealed them may differ. What can't be proven is not the same as anything.
-pub fn same_raw(one: &[u8], other: &[u8], expected: &Expected) -> bool {
-    let proven = |object| open(object, expected, &mut std::io::sink());
-    matches!((proven(one), proven(other)), (Ok(one), Ok(other)) if one.raw_blake3 == other.raw_blake3)
-}
-
 /// Writes the raw bytes of `object` to `out`. Only after `Ok` may they be used.
 pub fn open(object: &[u8], expected: &Expected, out: &mut impl Write) -> Result<FrameHeader, OpenError> {
     let (header, body) = prove_stored(object, expected)?;
@@ -220,18 +213,6 @@ mod tests {
         }
         let padded = [object.as_slice(), b"x"].concat();
         assert!(matches!(open(&padded, &expected(), &mut Vec::new()), Err(OpenError::BodyLength { .. })));
-    }
-
-    #[test]
-    fn the_same_file_sealed_in_two_ways_is_the_same_and_damage_is_not() {
-        let raw = b"some WAL, some WAL, some WAL, some more WAL";
-        let (one, other) = (sealed(raw, Effort::Level(3)), sealed(raw, Effort::Stored));
-        assert_ne!(one, other);
-        assert!(same_raw(&one, &other, &expected()));
-        assert!(!same_raw(&one, &sealed(b"other WAL", Effort::Stored), &expected()));
-        let mut damaged = other.clone();
-        *damaged.last_mut().unwrap() ^= 1;
-        assert!(!same_raw(&one, &damaged, &expected()) && !same_raw(&damaged, &damaged, &expected()));
     }
 
     #[test]

@@ -4,8 +4,11 @@
 //! repository vouches for it: it can be asked, it is ours, and it says so twice.
 
 use super::RestoreError;
+use crate::codec::Codec;
+use crate::codec::open::Expected;
+use crate::codec::same;
 use crate::repository::Repository;
-use crate::store::StoreError;
+use crate::store::{Sameness, StoreError};
 use bytes::Bytes;
 use wald_core::object_key::ObjectKey;
 use wald_core::wal_file::WalFile;
@@ -30,17 +33,29 @@ impl Fetched {
 /// A history or label file, or a proof, is never larger.
 const SMALL_OBJECT_BYTES_MAX: u64 = 1 << 20;
 
-pub(super) async fn fetch(repository: &Repository, file: WalFile) -> Result<Fetched, RestoreError> {
+pub(super) async fn fetch(
+    repository: &Repository,
+    codec: &Codec,
+    file: WalFile,
+) -> Result<Fetched, RestoreError> {
+    let bytes = Sameness::of_bytes();
     let wanted = ObjectKey::wal(file);
     match file {
         WalFile::Segment(_) | WalFile::Partial(_) => {
-            let object = get(repository, file, &wanted, repository.sealed_bytes_max()).await?;
+            let bytes_max = repository.sealed_bytes_max();
+            let expected = Expected {
+                file,
+                system_id: repository.system_id(),
+                raw_bytes_max: u64::from(repository.segment_size().bytes()),
+            };
+            let sameness = Sameness::judged(bytes_max, same::judge(codec, expected));
+            let object = get(repository, file, &wanted, bytes_max, &sameness).await?;
             Ok(Fetched::Sealed { file, object })
         }
         WalFile::History(_) | WalFile::BackupLabel(..) => {
-            let raw = get(repository, file, &wanted, SMALL_OBJECT_BYTES_MAX).await?;
+            let raw = get(repository, file, &wanted, SMALL_OBJECT_BYTES_MAX, &bytes).await?;
             let key = ObjectKey::wal_proof(file);
-            let proof = get(repository, file, &key, SMALL_OBJECT_BYTES_MAX).await;
+            let proof = get(repository, file, &key, SMALL_OBJECT_BYTES_MAX, &bytes).await;
             let proof = proof.map_err(|error| match error {
                 // The proof is written first, so somebody removed it or put the file there.
                 RestoreError::Absent { file } => {
@@ -59,8 +74,9 @@ async fn get(
     file: WalFile,
     key: &ObjectKey,
     bytes_max: u64,
+    sameness: &Sameness,
 ) -> Result<Bytes, RestoreError> {
-    let error = match repository.store().get(key, bytes_max).await {
+    let error = match repository.store().get_judged(key, bytes_max, sameness).await {
         Ok(object) => return Ok(object),
         Err(error) => error,
     };
@@ -70,15 +86,14 @@ async fn get(
             Ok(()) => Err(RestoreError::Absent { file }),
             Err(source) => Err(RestoreError::Unreachable { file, source }),
         },
-        // Somebody deleted it and its versions are kept: waiting would not bring it back.
-        StoreError::TooLarge { .. } | StoreError::Deleted { .. } => {
+        // Somebody deleted it and its versions are kept, or two wrote it: waiting would not mend that.
+        StoreError::TooLarge { .. } | StoreError::Deleted { .. } | StoreError::Contested { .. } => {
             Err(RestoreError::Corrupt { file, key: key.to_string(), detail: error.to_string() })
         }
         source @ (StoreError::Unreachable { .. }
         | StoreError::Refused { .. }
         | StoreError::Misconfigured { .. }
         | StoreError::Occupied { .. }
-        | StoreError::Contested { .. }
         | StoreError::BadAnswer { .. }) => Err(RestoreError::Unreachable { file, source }),
     }
 }
@@ -92,7 +107,8 @@ mod tests {
     use wald_core::outcome::RestoreFinding;
 
     async fn finding(repository: &Repository, name: &str) -> RestoreFinding {
-        let outcome = fetch(repository, WalFile::parse(name).unwrap()).await;
+        let codec = Codec::start().unwrap();
+        let outcome = fetch(repository, &codec, WalFile::parse(name).unwrap()).await;
         outcome.map_or_else(|error| error.finding(), |_| RestoreFinding::Placed)
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Inner {
     pub(super) secrets: Secrets,
     /// Longest wait for one operation, with all its tries.
     pub(super) deadline: Duration,
+    /// Added to it for a part of an upload, which is tried for longer.
+    pub(super) patience: Duration,
     /// How what is written is locked; not at all where absent.
     pub(super) lock: Option<LockPolicy>,
     /// Locks count from its time.
@@ -97,7 +99,20 @@ impl Store {
         let lock = options.lock.filter(|_| matches!(kind, Kind::S3(_)));
         let clock = Clock::System;
         let guarantees = if access.is_some() { Guarantees::none() } else { Guarantees::all() };
-        let inner = Inner { objects, kind, name, prefix, secrets, deadline, lock, clock, guarantees, access };
+        let patience = s3::patience(options);
+        let inner = Inner {
+            objects,
+            kind,
+            name,
+            prefix,
+            secrets,
+            deadline,
+            patience,
+            lock,
+            clock,
+            guarantees,
+            access,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -111,6 +126,7 @@ impl Store {
                 prefix: String::new(),
                 secrets: Secrets::default(),
                 deadline: MEMORY_DEADLINE,
+                patience: Duration::ZERO,
                 lock: None,
                 clock: Clock::System,
                 guarantees: Guarantees::all(),

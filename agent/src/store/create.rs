@@ -49,11 +49,8 @@ impl Store {
             Put::Exists if careful => self.exists(key.as_str(), &payload, sameness).await?,
             Put::Exists => Created::Exists,
         };
-        if created == Created::Exists && !inner.guarantees.lock_on_put {
-            // It may be our own, of a try that ended before its lock was set.
-            if let (Kind::S3(_), Some(lock)) = (&inner.kind, lock) {
-                self.lock_existing(key.as_str(), lock).await?;
-            }
+        if created == Created::Exists {
+            self.see_to_lock(key, lock).await?;
         }
         inner
             .on_directory(Operation::Create, key.as_str(), move |directory, file| match created {
@@ -147,7 +144,7 @@ impl Store {
     }
 
     /// All versions of one object but its delete markers.
-    async fn objects_of(&self, name: &str) -> Result<Vec<ObjectVersion>, StoreError> {
+    pub(super) async fn objects_of(&self, name: &str) -> Result<Vec<ObjectVersion>, StoreError> {
         let mut versions = self.versions_of(name).await?;
         versions.retain(|version| version.kind != VersionKind::DeleteMarker);
         Ok(versions)
@@ -157,14 +154,6 @@ impl Store {
     pub(super) async fn versions_of(&self, name: &str) -> Result<Vec<ObjectVersion>, StoreError> {
         // The prefix may be that of longer names too.
         self.versions(name).try_filter(|version| std::future::ready(version.name == name)).try_collect().await
-    }
-
-    /// Sees to the lock of whatever has the name, which may be nothing: see [`Created::Exists`].
-    async fn lock_existing(&self, name: &str, lock: ObjectLock) -> Result<(), StoreError> {
-        for version in self.objects_of(name).await? {
-            self.extend_lock(name, &version.version, lock).await?;
-        }
-        Ok(())
     }
 
     /// Sees to the lock of what is stored already. Without a version it is the newest.
@@ -198,7 +187,8 @@ impl Inner {
     /// obstacle.
     pub(super) async fn is_occupied(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         match self.meta(Operation::Stat, key).await {
-            Ok(_) => Ok(true),
+            // A page of whoever stands in front is no object, and has no date.
+            Ok(meta) => self.stat_of(&meta).map(|_| true),
             Err(StoreError::Absent { .. } | StoreError::Deleted { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -209,7 +199,7 @@ impl Inner {
     async fn looks_occupied(&self, key: &ObjectKey) -> Result<bool, StoreError> {
         let path = self.path(key.as_str());
         match self.within_deadline(Operation::Stat, key.as_str(), self.objects.head(&path)).await? {
-            Ok(_) => Ok(true),
+            Ok(meta) => self.stat_of(&meta).map(|_| true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             // No body told what was wrong: a read is answered with one.
             Err(error) if is_wordless(&error) => self.is_occupied(key).await,

@@ -84,6 +84,15 @@ impl Store {
     /// A whole object, which must not be larger than `max_bytes`: a larger one is refused before
     /// its bytes are read.
     pub async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Bytes, StoreError> {
+        self.get_told(key, max_bytes).await.map(|(whole, _)| whole)
+    }
+
+    /// The same with the version that was read, if the answer told it.
+    pub(super) async fn get_told(
+        &self,
+        key: &ObjectKey,
+        max_bytes: u64,
+    ) -> Result<(Bytes, Option<VersionId>), StoreError> {
         let read = self.inner.read_whole(Target { name: key.as_str(), version: None }, max_bytes).await;
         self.believed(Operation::Read, key, read).await
     }
@@ -100,7 +109,7 @@ impl Store {
             return Err(self.inner.absent(name));
         }
         let version = has_versions.then_some(version);
-        self.inner.read_whole(Target { name, version }, max_bytes).await
+        self.inner.read_whole(Target { name, version }, max_bytes).await.map(|(whole, _)| whole)
     }
 
     /// The first `bytes` of an object, or all of it if it is shorter.
@@ -148,14 +157,18 @@ impl Store {
 }
 
 impl Inner {
-    async fn read_whole(&self, target: Target<'_>, max_bytes: u64) -> Result<Bytes, StoreError> {
+    async fn read_whole(
+        &self,
+        target: Target<'_>,
+        max_bytes: u64,
+    ) -> Result<(Bytes, Option<VersionId>), StoreError> {
         let first = RANGE_BYTES.min(max_bytes.max(1));
-        let Start { meta, bytes: start, .. } = self.read_start(target, first).await?;
+        let Start { meta, bytes: start, told } = self.read_start(target, first).await?;
         if meta.size > max_bytes {
             return Err(self.too_large(target.name, meta.size, max_bytes));
         }
         if size_of(&start) == meta.size {
-            return Ok(start);
+            return Ok((start, told.version));
         }
         let mut whole = BytesMut::with_capacity(usize::try_from(meta.size).unwrap_or(0));
         whole.extend_from_slice(&start);
@@ -164,7 +177,7 @@ impl Inner {
             let part = self.read_range(target, &meta, from..meta.size.min(from + RANGE_BYTES)).await?;
             whole.extend_from_slice(&part);
         }
-        Ok(whole.freeze())
+        Ok((whole.freeze(), told.version))
     }
 
     /// Whether a version, or the newest, holds exactly these bytes. A bounded part of it is held

@@ -9,11 +9,12 @@ use super::error::{Cause, StoreError};
 use super::guarantees::Guarantees;
 use super::http::{Connector, ConnectorSettings};
 use super::options::StoreOptions;
+use super::patient::Patient;
 use super::s3_requests::S3Requests;
 use super::secrets::Secrets;
 use super::signing::Signing;
 use object_store::aws::{
-    AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider, Checksum, S3ConditionalPut,
+    AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider, Checksum, S3ConditionalPut,
 };
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
@@ -48,12 +49,14 @@ pub(super) struct Access {
     /// Of the bucket, without a slash at its end.
     url: String,
     retry: RetryConfig,
+    /// Added to the time for tries of a part.
+    patience: Duration,
 }
 
 /// How one bucket is spoken to.
 #[derive(Clone, Debug)]
 pub(super) struct Connected {
-    pub(super) objects: AmazonS3,
+    pub(super) objects: Patient,
     pub(super) requests: S3Requests,
 }
 
@@ -122,6 +125,7 @@ impl Access {
             request_payer,
             url,
             retry: retries(options),
+            patience: patience(options),
         })
     }
 
@@ -156,7 +160,10 @@ impl Access {
         if let Some(credentials) = &self.credentials {
             builder = builder.with_credentials(Arc::clone(credentials));
         }
-        let objects = builder.build()?;
+        let retry_timeout = self.retry.retry_timeout + self.patience;
+        let retry = RetryConfig { retry_timeout, ..self.retry.clone() };
+        let uploads = builder.clone().with_retry(retry).build()?;
+        let objects = Patient { usual: builder.build()?, uploads };
         Ok(Connected { objects, requests: S3Requests::new(http, &self.url, self.retry.clone()) })
     }
 }
@@ -169,6 +176,12 @@ impl HttpConnector for Prepared {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(self.0.clone())
     }
+}
+
+/// What uploads in parts have on top of `retry_timeout`, which counts from the first try: two tries
+/// may end by their time-out and there is a third.
+pub(super) fn patience(options: &StoreOptions) -> Duration {
+    options.request_timeout * 2
 }
 
 fn retries(options: &StoreOptions) -> RetryConfig {

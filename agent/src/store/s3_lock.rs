@@ -8,7 +8,7 @@
 use super::backend::Inner;
 use super::error::{Operation, StoreError};
 use super::s3_answer::speaks_of_object_lock;
-use super::s3_pages::{self, NextPage, UploadsPage, VersionsPage};
+use super::s3_pages::{self, NextPage, PagesSeen, UploadsPage, VersionsPage};
 use super::s3_requests::{S3Failure, S3Request, S3Requests};
 use super::signing::until_text;
 use super::versions::{Deletion, ObjectVersion, PendingUpload, VersionId, VersionKind};
@@ -26,6 +26,7 @@ pub(super) async fn versions_page(
     requests: &S3Requests,
     prefix: &str,
     from: Option<&NextPage>,
+    seen: &mut PagesSeen,
 ) -> Result<(Vec<ObjectVersion>, Option<NextPage>), StoreError> {
     let mut request = S3Request::new(Method::GET, "", "versions")
         .with("encoding-type", "url")
@@ -41,7 +42,7 @@ pub(super) async fn versions_page(
     let answer = sent.map_err(|failure| inner.s3_failure(Operation::List, prefix, &failure))?;
     let bad = |problem: String| inner.bad_answer(Operation::List, prefix, &problem);
     let (page, next) = VersionsPage::read(&answer.body).map_err(bad)?;
-    let next = advanced(from, next).map_err(bad)?;
+    let next = seen.go_on(next).map_err(bad)?;
     let mut found = Vec::with_capacity(page.versions.len() + page.delete_markers.len());
     let objects = page.versions.into_iter().map(|version| {
         let size_bytes = version.size.ok_or_else(|| bad(format!("{} has no size", version.key)))?;
@@ -72,6 +73,7 @@ pub(super) async fn pending_uploads(
 ) -> Result<Vec<PendingUpload>, StoreError> {
     let mut found = Vec::new();
     let mut from: Option<NextPage> = None;
+    let mut seen = PagesSeen::default();
     loop {
         let mut request = S3Request::new(Method::GET, "", "uploads")
             .with("encoding-type", "url")
@@ -87,7 +89,7 @@ pub(super) async fn pending_uploads(
         let answer = sent.map_err(|failure| inner.s3_failure(Operation::List, prefix, &failure))?;
         let bad = |problem: String| inner.bad_answer(Operation::List, prefix, &problem);
         let (page, next) = UploadsPage::read(&answer.body).map_err(bad)?;
-        let next = advanced(from.as_ref(), next).map_err(bad)?;
+        let next = seen.go_on(next).map_err(bad)?;
         found.extend(page.uploads.into_iter().filter(|upload| upload.key.starts_with(prefix)).filter_map(
             |upload| {
                 let name = inner.name_in_bucket(&upload.key)?.to_owned();
@@ -98,14 +100,6 @@ pub(super) async fn pending_uploads(
             Some(next) => from = Some(next),
             None => return Ok(found),
         }
-    }
-}
-
-/// A server that answers the same page again would keep its reader for ever.
-fn advanced(from: Option<&NextPage>, next: Option<NextPage>) -> Result<Option<NextPage>, String> {
-    match (from, &next) {
-        (Some(from), Some(next)) if next == from => Err("the list does not go on".to_owned()),
-        _ => Ok(next),
     }
 }
 

@@ -6,6 +6,7 @@
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::collections::HashSet;
 
 /// Why an answer is not what was asked for.
 pub(super) type Unreadable = String;
@@ -116,10 +117,25 @@ pub(super) struct DefaultRetention {
 }
 
 /// Where the next page begins: the last name of this one, and the last id under it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct NextPage {
     pub(super) key: String,
     pub(super) id: Option<String>,
+}
+
+/// The way through a list: a server that comes back to a page would keep its reader for ever. Not
+/// every server lists in the order of names, and ids have none; so each place counts once.
+#[derive(Default)]
+pub(super) struct PagesSeen(HashSet<NextPage>);
+
+impl PagesSeen {
+    /// The next page, if it is one that was not read before.
+    pub(super) fn go_on(&mut self, next: Option<NextPage>) -> Result<Option<NextPage>, Unreadable> {
+        match &next {
+            Some(page) if !self.0.insert(page.clone()) => Err("the list does not go on".to_owned()),
+            _ => Ok(next),
+        }
+    }
 }
 
 /// Reads the document whose outermost element is `root`.
@@ -142,6 +158,10 @@ impl VersionsPage {
             entry.key = decoded(&entry.key, encoded)?;
         }
         let next = next(page.is_truncated, &page.next_key_marker, &page.next_version_id_marker, encoded)?;
+        // From the name alone the next page would begin behind all versions of that name.
+        if next.as_ref().is_some_and(|next| next.id.is_none()) {
+            return Err("the list of versions is cut short and does not say at which version".to_owned());
+        }
         Ok((page, next))
     }
 }
@@ -218,6 +238,28 @@ mod tests {
         for encoding in ["", "<EncodingType></EncodingType>"] {
             assert_eq!(key_of(&page(encoding, "a+b%20&amp;&#252;")), "a+b%20&ü");
         }
+    }
+
+    #[test]
+    fn a_list_of_versions_that_is_cut_short_says_at_which_version() {
+        let cut = |markers: &str| {
+            let text = page("", "a").replace("false</IsTruncated>", &format!("true</IsTruncated>{markers}"));
+            VersionsPage::read(text.as_bytes()).map(|(_, next)| next)
+        };
+        let (key, id) = ("<NextKeyMarker>a</NextKeyMarker>", "<NextVersionIdMarker>v</NextVersionIdMarker>");
+        let next = NextPage { key: "a".to_owned(), id: Some("v".to_owned()) };
+        assert_eq!(cut(&format!("{key}{id}")).unwrap(), Some(next));
+        assert!(cut(key).is_err() && cut(id).is_err() && cut("").is_err());
+    }
+
+    #[test]
+    fn a_list_that_comes_back_to_a_page_ends() {
+        let at = |key: &str, id: &str| Some(NextPage { key: key.to_owned(), id: Some(id.to_owned()) });
+        let mut seen = PagesSeen::default();
+        for place in [at("a", "1"), at("a", "2"), at("b", "1"), None] {
+            assert_eq!(seen.go_on(place.clone()).unwrap(), place);
+        }
+        assert!(seen.go_on(at("a", "1")).is_err());
     }
 
     proptest! {

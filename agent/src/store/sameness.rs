@@ -5,11 +5,12 @@
 //! says so; what can't be read or understood is another.
 
 use super::backend::Store;
-use super::error::StoreError;
+use super::error::{Operation, StoreError};
 use super::versions::{ObjectVersion, VersionKind};
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, FutureExt};
 use object_store::PutPayload;
+use wald_core::object_key::ObjectKey;
 
 type Judge = Box<dyn Fn(Bytes, Bytes) -> BoxFuture<'static, bool> + Send + Sync>;
 
@@ -40,6 +41,43 @@ impl Sameness {
 }
 
 impl Store {
+    /// A whole object, as [`Store::get`] reads it. Where the server was not seen to create only if
+    /// absent, the newest version may be that of somebody who came too late and was told so: there
+    /// the first one is read, and another content in a later one is an error that names both.
+    pub async fn get_judged(
+        &self,
+        key: &ObjectKey,
+        max_bytes: u64,
+        sameness: &Sameness,
+    ) -> Result<Bytes, StoreError> {
+        let (read, told) = self.get_told(key, max_bytes).await?;
+        if self.inner.guarantees.create_only {
+            return Ok(read);
+        }
+        let name = key.as_str();
+        let versions = self.objects_of(name).await?;
+        // A list begins with the newest; of two with the same date the later one in it is the older.
+        let first = versions.iter().rev().min_by_key(|version| (version.modified, version.is_latest));
+        let missing =
+            || self.inner.bad_answer(Operation::Read, name, "it is there and not listed; try again");
+        let first = &first.ok_or_else(missing)?.version;
+        if versions.len() == 1 && told.as_ref().is_none_or(|told| told == first) {
+            return Ok(read);
+        }
+        let whole = self.get_version(name, first, max_bytes).await?;
+        for other in versions.iter().filter(|other| other.version != *first) {
+            let fits = matches!(other.kind, VersionKind::Object { size_bytes } if size_bytes <= max_bytes);
+            let is_same = fits && {
+                let other = self.get_version(name, &other.version, max_bytes).await?;
+                sameness.holds(whole.clone(), other).await
+            };
+            if !is_same {
+                return Err(self.inner.contested(name, first, &other.version));
+            }
+        }
+        Ok(whole)
+    }
+
     /// Whether a version has the content of `payload`.
     pub(super) async fn is_copy(
         &self,

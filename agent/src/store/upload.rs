@@ -188,7 +188,9 @@ impl Upload {
     async fn wait_for_one(&mut self) -> Result<(), StoreError> {
         // The parts on their way share the line.
         let in_flight = self.part_bytes().saturating_mul(PARTS_IN_FLIGHT);
-        let limit = self.inner.deadline + time_to_send(u64::try_from(in_flight).unwrap_or(u64::MAX));
+        let sending = time_to_send(u64::try_from(in_flight).unwrap_or(u64::MAX));
+        // Three tries, of which each may take the time that sending takes.
+        let limit = self.inner.deadline + self.inner.patience + sending * 3;
         let next = self.in_flight.join_next();
         match self.inner.within(limit, Operation::Upload, self.key.as_str(), next).await? {
             None | Some(Ok(Ok(()))) => Ok(()),

@@ -8,6 +8,7 @@
 use super::backend::{Kind, Store};
 use super::error::{Operation, StoreError};
 use super::s3_lock;
+use super::s3_pages::PagesSeen;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -105,15 +106,16 @@ impl Store {
             };
             return self.list(prefix).map_ok(only).boxed();
         };
-        let start = (Arc::clone(&self.inner), requests.clone(), Some(None));
+        let start = (Arc::clone(&self.inner), requests.clone(), Some(None), PagesSeen::default());
         let prefix = self.inner.key_in_bucket(prefix);
-        let pages = stream::try_unfold(start, move |(inner, requests, from)| {
+        let pages = stream::try_unfold(start, move |(inner, requests, from, mut seen)| {
             let prefix = prefix.clone();
             async move {
                 let Some(from) = from else { return Ok(None) };
-                let (page, next) = s3_lock::versions_page(&inner, &requests, &prefix, from.as_ref()).await?;
+                let page = s3_lock::versions_page(&inner, &requests, &prefix, from.as_ref(), &mut seen);
+                let (page, next) = page.await?;
                 let page = stream::iter(page.into_iter().map(Ok));
-                Ok(Some((page, (inner, requests, next.map(Some)))))
+                Ok(Some((page, (inner, requests, next.map(Some), seen))))
             }
         });
         pages.try_flatten().boxed()

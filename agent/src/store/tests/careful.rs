@@ -19,6 +19,8 @@ struct Weak {
     locks: bool,
     /// Whether the listing of versions is refused.
     secretive: bool,
+    /// Whether it does keep "only if absent".
+    refuses: bool,
 }
 
 const OURS: &str = "ours";
@@ -46,6 +48,7 @@ impl Weak {
                 locked.store(self.locks, Ordering::SeqCst);
                 http("200 OK", "")
             }
+            "PUT" if self.refuses => s3_error("412 Precondition Failed", "PreconditionFailed"),
             "PUT" => {
                 stored.store(true, Ordering::SeqCst);
                 http("200 OK", "").splice_header("etag: \"e\"").splice_header("x-amz-version-id: ours")
@@ -75,7 +78,8 @@ impl Weak {
         let mut text = String::new();
         let ours = is_stored.then_some((OURS, "content"));
         let all: Vec<(&str, &str)> = self.others.iter().copied().chain(ours).collect();
-        for (place, (id, content)) in all.iter().enumerate() {
+        // The newest comes first.
+        for (place, (id, content)) in all.iter().enumerate().rev() {
             let kind = if content.is_empty() { "DeleteMarker" } else { "Version" };
             text += &format!(
                 "<{kind}><Key>prefix/check/key</Key><VersionId>{id}</VersionId><IsLatest>{}</IsLatest>\
@@ -169,17 +173,58 @@ async fn a_rival_is_told_by_its_content() {
             Err(error) => format!("{error:?}"),
         };
         assert_eq!(shown, expected, "{others:?}");
-        assert_eq!(asked.iter().any(|line| line.starts_with("PUT")), !visible, "{asked:?}");
+        let puts = |line: &String| line.starts_with("PUT") && !line.contains("retention");
+        assert_eq!(asked.iter().any(puts), !visible, "{asked:?}");
+    }
+}
+
+/// As with two levels of compression: the same letters, whatever their case.
+fn letters() -> Sameness {
+    Sameness::judged(100, |one: Bytes, other: Bytes| {
+        std::future::ready(one.to_ascii_lowercase() == other.to_ascii_lowercase())
+    })
+}
+
+#[tokio::test]
+async fn of_several_versions_the_first_is_read_and_another_content_is_told() {
+    let careful = Guarantees { create_only: false, ..Guarantees::all() };
+    for (others, guarantees, expected, requests) in [
+        (vec![("a", "content")], careful, "content", 2),
+        (vec![("a", "CONTENT"), ("b", "content")], careful, "CONTENT", 4),
+        (vec![("a", "another"), ("b", "content")], careful, "Contested", 4),
+        // Larger than it may be: not even read.
+        (vec![("a", "content"), ("b", "content, and more of it")], careful, "Contested", 3),
+        // A server that was seen to keep the second away is believed.
+        (vec![("a", "another"), ("b", "content")], Guarantees::all(), "content", 1),
+    ] {
+        let weak = Weak { others: others.clone(), visible: true, ..Weak::default() };
+        let (store, server) = weak.open(guarantees).await;
+        let shown = match store.get_judged(&key(), 10, &letters()).await {
+            Ok(read) => String::from_utf8(read.to_vec()).unwrap(),
+            Err(StoreError::Contested { .. }) => "Contested".to_owned(),
+            Err(error) => format!("{error:?}"),
+        };
+        assert_eq!(shown, expected, "{others:?}");
+        assert_eq!(server.heads.lock().unwrap().len(), requests, "{others:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_lock_of_what_was_there_already_is_seen_to_and_keeps_nobody_from_archiving() {
+    for (locks, secretive, is_locked) in [(true, false, true), (false, false, true), (true, true, false)] {
+        let others = vec![("a", "content")];
+        let weak = Weak { others, visible: true, refuses: true, locks, secretive, ..Weak::default() };
+        let (created, asked) = created(weak, Guarantees::all()).await;
+        assert_eq!(created.unwrap(), Created::Exists);
+        let put = asked.iter().any(|line| line.starts_with("PUT") && line.contains("retention"));
+        assert_eq!(put, is_locked, "{asked:?}");
     }
 }
 
 #[tokio::test]
 async fn two_who_write_the_same_in_other_bytes_are_no_rivals() {
     let careful = Guarantees { create_only: false, ..Guarantees::all() };
-    // As with two levels of compression: the same letters, whatever their case.
-    let letters = Sameness::judged(100, |one: Bytes, other: Bytes| {
-        std::future::ready(one.to_ascii_lowercase() == other.to_ascii_lowercase())
-    });
+    let letters = letters();
     for (others, visible, is_contest) in [
         (vec![("a", "CONTENT")], false, false),
         (vec![("a", "CONTENT"), ("b", "Content")], true, false),

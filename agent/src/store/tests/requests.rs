@@ -1,9 +1,10 @@
 //! How the answers to wald's own requests are read: lists of versions, retention, deletion.
 
-use super::{SECRET, TOKEN, canned, http, key, open, options, s3_error};
+use super::{SECRET, SpliceHeader, TOKEN, canned, http, key, open, options, s3_error};
 use crate::store::{BucketLock, Deletion, Store, StoreError, VersionId, Versioning};
 use futures::TryStreamExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use wald_core::object_lock::{LockMode, LockPolicy, ObjectLock};
 
@@ -426,4 +427,55 @@ async fn an_error_in_the_answer_to_a_completed_upload_is_an_error() {
         let finished = upload.finish().await;
         assert_eq!(finished.is_ok(), is_well, "{shown}: {finished:?}");
     }
+}
+
+#[tokio::test]
+async fn a_part_that_stalls_is_sent_again_after_its_time_out() {
+    let (parts, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (sent, finished) = (Arc::clone(&parts), Arc::clone(&done));
+    let (store, _server) = store(move |_, head| {
+        let object = || {
+            http("200 OK", "")
+                .splice_header("etag: \"e\"")
+                .splice_header("last-modified: Sun, 22 Nov 2026 21:26:13 GMT")
+        };
+        match head.split(' ').next().unwrap_or_default() {
+            "POST" if head.contains("?uploads") => http(
+                "200 OK",
+                "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>",
+            ),
+            "PUT" if sent.fetch_add(1, Ordering::SeqCst) == 0 => {
+                std::thread::sleep(Duration::from_millis(700));
+                http("200 OK", "")
+            }
+            "PUT" => object(),
+            "POST" => {
+                finished.store(true, Ordering::SeqCst);
+                http(
+                    "200 OK",
+                    "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>",
+                )
+            }
+            "HEAD" if finished.load(Ordering::SeqCst) => {
+                let text = String::from_utf8(object()).unwrap();
+                text.replace("content-length: 0", "content-length: 4").into_bytes()
+            }
+            _ => s3_error("404 Not Found", "NoSuchKey"),
+        }
+    })
+    .await;
+    let mut upload = store.upload(&key()).await.unwrap();
+    upload.put_part(bytes::Bytes::from_static(b"part")).await.unwrap();
+    assert_eq!(upload.finish().await.unwrap(), 4);
+    assert_eq!(parts.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_page_that_answers_every_look_is_not_an_object_in_the_way() {
+    let (store, _server) = store(|_, _| http("200 OK", "<html>please log in</html>")).await;
+    let error = store.upload(&key()).await.err().unwrap();
+    assert!(matches!(error, StoreError::BadAnswer { .. }), "{error:?}");
+    let careful = store.with_guarantees(super::Guarantees::none());
+    let error = careful.create(&key(), bytes::Bytes::from_static(b"x").into()).await.unwrap_err();
+    assert!(matches!(error, StoreError::BadAnswer { .. }), "{error:?}");
 }

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::explain::chain;
 use crate::store::{Guarantees, Store, StoreError};
 use jiff::Timestamp;
+use std::time::Duration;
 use wald_core::object_key::{ObjectKey, ObjectKeyError};
 
 /// What this host, or these keys, are for. It decides which missing right is an error.
@@ -65,6 +66,8 @@ pub(super) struct Run<'r> {
     before: Option<Guarantees>,
     pub(super) seen: Seen,
     pub(super) report: CheckReport,
+    /// What storing an object took.
+    pub(super) request_time: Duration,
     /// When the last lock of this run lapses, by this host's clock.
     pub(super) locked_until: Option<Timestamp>,
 }
@@ -96,8 +99,17 @@ pub async fn check(store: &Store, clock: &Clock) -> CheckReport {
 pub async fn check_for(store: &Store, clock: &Clock, purpose: Purpose) -> CheckReport {
     let names = Names::of_run(format!("{}-{}", clock.now().as_nanosecond(), std::process::id()));
     let report = CheckReport::new(store.describe());
-    let mut run =
-        Run { store, clock, purpose, names, before: None, seen: Seen::default(), report, locked_until: None };
+    let mut run = Run {
+        store,
+        clock,
+        purpose,
+        names,
+        before: None,
+        seen: Seen::default(),
+        report,
+        request_time: Duration::ZERO,
+        locked_until: None,
+    };
     if let Err(error) = run.all().await {
         run.report.add(Verdict::Bad, error.to_string());
     }

@@ -59,7 +59,6 @@ impl Seen {
 /// One run: where, for what, and what it has found so far.
 pub(super) struct Run<'r> {
     pub(super) store: &'r Store,
-    pub(super) clock: &'r Clock,
     pub(super) purpose: Purpose,
     pub(super) names: Names,
     /// What an earlier run has recorded.
@@ -101,7 +100,6 @@ pub async fn check_for(store: &Store, clock: &Clock, purpose: Purpose) -> CheckR
     let report = CheckReport::new(store.describe());
     let mut run = Run {
         store,
-        clock,
         purpose,
         names,
         before: None,
@@ -193,9 +191,7 @@ impl Run<'_> {
     /// Writes down what the server was seen to keep, where that is news.
     async fn record(&mut self) {
         // Only a server has guarantees to lose.
-        if !matches!(self.store.server_time().await, Ok(Some(_))) {
-            return;
-        }
+        let Ok(Some(time)) = self.store.server_time().await else { return };
         let now = self.known();
         self.report.guarantees = Some(now);
         for weakness in now.explain_missing() {
@@ -205,7 +201,7 @@ impl Run<'_> {
             return;
         }
         let store = self.store.with_guarantees(now);
-        match guarantees::write(&store, now, self.clock).await {
+        match guarantees::write(&store, now, time).await {
             Ok(()) => {
                 self.report.add(Verdict::Good, "wrote down what the server keeps, for the agent to read")
             }

@@ -30,6 +30,8 @@ pub enum Weakness {
     HidesDeleteMarkers,
     /// The server's clock is so many seconds off.
     ClockOff(i64),
+    /// Objects that ask for a lock are refused.
+    RefusesLockedObjects,
     /// Requests of this method are refused: with this parameter in the query, or for objects without
     /// any, where it is empty.
     Refuses(&'static str, &'static str),
@@ -127,6 +129,9 @@ fn answer(request: &Request, client: &S3Client, weaknesses: &[Weakness]) -> Resu
         if request.method == *method && (asks(parameter) || (parameter.is_empty() && plain)) {
             return Ok(refusal("AccessDenied", "these keys have no right to that"));
         }
+    }
+    if has(Weakness::RefusesLockedObjects) && request.header("x-amz-object-lock-mode").is_some() {
+        return Ok(refusal("AccessDenied", "these keys have no right to lock"));
     }
     if !has(Weakness::IgnoresChecksums) && !request.digest_is_right() {
         return Ok(refusal("XAmzContentSHA256Mismatch", "the body is not the one that was signed"));

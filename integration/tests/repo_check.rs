@@ -188,6 +188,7 @@ fn rights_that_are_missing_are_named_one_by_one() -> Result<()> {
             "bad",
             "bad",
         ),
+        (Weakness::RefusesLockedObjects, "a condition on it is below repository.lock.days", "bad", "bad"),
         (Weakness::Refuses("GET", "retention"), "(s3:GetObjectRetention)", "bad", "bad"),
         (
             Weakness::Refuses("PUT", "retention"),
@@ -225,6 +226,10 @@ fn keys_with_the_least_rights_for_their_work_are_good_for_it() -> Result<()> {
     let report = check(&wald, &[])?;
     report.must_end(0);
     report.must_say("note", "what was stored for this check stays");
+    // A refusal for want of the right is no proof of a lock.
+    assert_eq!(report.verdict_of("refuses to delete what is locked"), None, "{}", report.text);
+    report.must_say("note", "whether locks hold can't be tried");
+    report.must_say("note", "whether it tells a deleted object from one that never was can't be tried");
 
     let left = || Ok::<_, anyhow::Error>(stage.server.client().list("good", "wald/check/")?.len());
     let before = left()?;

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::explain::chain;
 use crate::store::{Guarantees, Store, StoreError};
 use jiff::Timestamp;
+use std::time::Duration;
 use wald_core::object_key::{ObjectKey, ObjectKeyError};
 
 /// What this host, or these keys, are for. It decides which missing right is an error.
@@ -58,13 +59,14 @@ impl Seen {
 /// One run: where, for what, and what it has found so far.
 pub(super) struct Run<'r> {
     pub(super) store: &'r Store,
-    pub(super) clock: &'r Clock,
     pub(super) purpose: Purpose,
     pub(super) names: Names,
     /// What an earlier run has recorded.
     before: Option<Guarantees>,
     pub(super) seen: Seen,
     pub(super) report: CheckReport,
+    /// What storing an object took.
+    pub(super) request_time: Duration,
     /// When the last lock of this run lapses, by this host's clock.
     pub(super) locked_until: Option<Timestamp>,
 }
@@ -96,8 +98,16 @@ pub async fn check(store: &Store, clock: &Clock) -> CheckReport {
 pub async fn check_for(store: &Store, clock: &Clock, purpose: Purpose) -> CheckReport {
     let names = Names::of_run(format!("{}-{}", clock.now().as_nanosecond(), std::process::id()));
     let report = CheckReport::new(store.describe());
-    let mut run =
-        Run { store, clock, purpose, names, before: None, seen: Seen::default(), report, locked_until: None };
+    let mut run = Run {
+        store,
+        purpose,
+        names,
+        before: None,
+        seen: Seen::default(),
+        report,
+        request_time: Duration::ZERO,
+        locked_until: None,
+    };
     if let Err(error) = run.all().await {
         run.report.add(Verdict::Bad, error.to_string());
     }
@@ -181,9 +191,7 @@ impl Run<'_> {
     /// Writes down what the server was seen to keep, where that is news.
     async fn record(&mut self) {
         // Only a server has guarantees to lose.
-        if !matches!(self.store.server_time().await, Ok(Some(_))) {
-            return;
-        }
+        let Ok(Some(time)) = self.store.server_time().await else { return };
         let now = self.known();
         self.report.guarantees = Some(now);
         for weakness in now.explain_missing() {
@@ -193,7 +201,7 @@ impl Run<'_> {
             return;
         }
         let store = self.store.with_guarantees(now);
-        match guarantees::write(&store, now, self.clock).await {
+        match guarantees::write(&store, now, time).await {
             Ok(()) => {
                 self.report.add(Verdict::Good, "wrote down what the server keeps, for the agent to read")
             }

@@ -1,47 +1,74 @@
 //! Whether a lock that is asked for is there, and holds; and the clean-up at the end.
 //!
-//! The trial objects are locked in the configured mode for [`TRIAL_LOCK`]: the lock is counted from
-//! a clock that is set back by its usual duration. After that they are removed like the others.
+//! The trial objects are locked in the configured mode for [`Run::trial_lock`]: the lock is counted
+//! from a clock that is set back by its usual duration, anew for each object. After that they are
+//! removed like the others. Invariant: a refusal to delete is taken for the lock's doing only where
+//! the same keys have deleted something that was not locked.
 
 use super::check::{Purpose, Run};
-use super::object_trial::{body, upload};
+use super::object_trial::{body, large_body, upload};
 use super::report::Verdict;
 use crate::clock::Clock;
 use crate::explain::chain;
 use crate::store::{Created, Deletion, Guarantees, ObjectVersion, Store, StoreError, VersionId, VersionKind};
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wald_core::object_key::{ObjectKey, ObjectKeyError};
 use wald_core::object_lock::ObjectLock;
 
-/// How long an object of the trial stays locked: longer than the trial's requests take, short
-/// enough to be waited for.
-const TRIAL_LOCK: SignedDuration = SignedDuration::from_secs(5);
+/// An object of the trial stays locked for so long, and [`REQUESTS`] times what one took: long enough
+/// for the trial's requests, short enough to be waited for.
+const LOCK_MIN: Duration = Duration::from_secs(3);
+/// So many requests fit in, among them those of many at the same time.
+const REQUESTS: u32 = 20;
+/// No server is waited for longer.
+const LOCK_MAX: Duration = Duration::from_secs(120);
 /// By so much it is made longer.
 const EXTENSION: SignedDuration = SignedDuration::from_secs(1);
 
+/// How long a lock lasts on a server that took so long to store one object.
+fn lock_for(request: Duration) -> SignedDuration {
+    let lock = LOCK_MIN.saturating_add(request.saturating_mul(REQUESTS)).min(LOCK_MAX);
+    SignedDuration::try_from(lock).unwrap_or(SignedDuration::MAX)
+}
+
+impl Run<'_> {
+    /// The store as it answers by itself, locking what it writes for a short while from now.
+    /// `None` without a policy.
+    pub(super) async fn briefly_locking(&mut self) -> Option<(Store, ObjectLock)> {
+        let policy = self.store.lock_policy()?;
+        let lasts = lock_for(self.request_time);
+        // Counted from the server's clock, so that a wrong one here does not spoil the trial.
+        let now = match self.store.server_time().await {
+            Ok(Some(now)) => now,
+            _ => Timestamp::now(),
+        };
+        let until = now.saturating_add(lasts).unwrap_or(now);
+        let lapses = Timestamp::now().saturating_add(lasts + EXTENSION).ok();
+        self.locked_until = self.locked_until.max(lapses);
+        let clock = Clock::Fixed(until.saturating_sub(policy.duration()).unwrap_or(now));
+        let store = self.store.with_guarantees(Guarantees::all()).with_clock(clock);
+        Some((store, ObjectLock { mode: policy.mode, until }))
+    }
+}
+
 /// Locks on single objects and uploads, and whether they hold.
 pub(super) async fn locks(run: &mut Run<'_>) -> Result<(), ObjectKeyError> {
-    let Some(policy) = run.store.lock_policy() else { return Ok(()) };
-    // Counted from the server's clock, so that a wrong one here does not spoil the trial.
-    let now = match run.store.server_time().await {
-        Ok(Some(now)) => now,
-        _ => Timestamp::now(),
-    };
-    let until = now + TRIAL_LOCK;
-    run.locked_until = Some(Timestamp::now() + TRIAL_LOCK + EXTENSION);
-    let wanted = ObjectLock { mode: policy.mode, until };
-    let clock = Clock::Fixed(until.saturating_sub(policy.duration()).unwrap_or(now));
-    let store = run.store.with_guarantees(Guarantees::all()).with_clock(clock);
+    if run.store.lock_policy().is_none() {
+        return Ok(());
+    }
+    let deletes = deletes_unlocked(run).await?;
+    let Some((store, wanted)) = run.briefly_locking().await else { return Ok(()) };
     let (on_put, on_upload) = (run.names.key("locked")?, run.names.key("locked-parts")?);
-
     let stored = match store.create(&on_put, body(4).into()).await {
         Ok(Created::Stored) => only_version(&store, &on_put).await,
         Ok(Created::Exists) => Ok(None),
         Err(error) => {
-            let what =
-                "can't store an object under lock (s3:PutObjectRetention, and a bucket with object lock)";
+            // Without a lock objects were stored a moment ago, or this would not be tried.
+            let what = "storing under lock is refused, and without a lock it works: s3:PutObjectRetention is \
+                        missing, or a condition on it is below repository.lock.days, or the bucket has no \
+                        object lock";
             run.report.failed(what, &error);
             return Ok(());
         }
@@ -51,10 +78,13 @@ pub(super) async fn locks(run: &mut Run<'_>) -> Result<(), ObjectKeyError> {
     if let Some(Found { version, holds }) = found {
         // A store that drops the header may still take the second request.
         let held = extend(run, &store, &on_put, &version, wanted).await || holds;
-        if held {
-            enforced(run, &store, &on_put, &version, until).await;
+        match deletes {
+            Ok(()) if held => enforced(run, &store, &on_put, &version, wanted.until).await,
+            Err(why) if held => run.report.add(Verdict::Note, why),
+            _ => {}
         }
     }
+    let Some((store, wanted)) = run.briefly_locking().await else { return Ok(()) };
     let stored = match upload(&store, &on_upload, body(5)).await {
         Ok(_) => only_version(&store, &on_upload).await,
         Err(error) => {
@@ -65,6 +95,35 @@ pub(super) async fn locks(run: &mut Run<'_>) -> Result<(), ObjectKeyError> {
     let found = read_lock(run, &store, &on_upload, stored, wanted, "on what is uploaded in parts").await;
     run.seen.lock_on_upload = found.map(|found| found.holds);
     Ok(())
+}
+
+/// Whether these keys may delete a version that is not locked; else why that says nothing. Measures
+/// on the way what a request takes.
+async fn deletes_unlocked(run: &mut Run<'_>) -> Result<Result<(), String>, ObjectKeyError> {
+    const UNTRIED: &str = "whether locks hold can't be tried";
+    let (store, key) = (run.bare(), run.names.key("unlocked")?);
+    let begun = Instant::now();
+    let made = store.create(&key, large_body(7).into()).await;
+    run.request_time = begun.elapsed();
+    let version = match made {
+        Ok(_) => only_version(&store, &key).await,
+        Err(error) => Err(error),
+    };
+    let deleted = match version {
+        Ok(Some(version)) => store.delete_version(key.as_str(), &version).await,
+        Ok(None) => return Ok(Err(format!("{UNTRIED}, since {key} is not listed"))),
+        Err(error) => Err(error),
+    };
+    Ok(match deleted {
+        Ok(Deletion::Deleted) => Ok(()),
+        Ok(Deletion::Locked) => Err(format!("{UNTRIED}, since the bucket locks what asks for no lock")),
+        Err(error @ StoreError::Refused { .. }) => Err(format!(
+            "{UNTRIED}, since these keys may not delete versions (s3:DeleteObjectVersion), as is right for \
+             archiving: {}",
+            chain(&error)
+        )),
+        Err(error) => Err(format!("{UNTRIED} with deleting: {}", chain(&error))),
+    })
 }
 
 struct Found {
@@ -153,11 +212,8 @@ async fn enforced(run: &mut Run<'_>, store: &Store, key: &ObjectKey, version: &V
             "deletes what is locked: a lock is not worth anything here, or these keys may bypass it \
              (s3:BypassGovernanceRetention)",
         ),
-        Err(error @ StoreError::Refused { .. }) => run.report.unknown(
-            "whether locks hold can't be tried, since these keys may not delete versions \
-             (s3:DeleteObjectVersion), as is right for archiving",
-            &error,
-        ),
+        // What is not locked was deleted by the same keys.
+        Err(StoreError::Refused { .. }) => run.report.add(Verdict::Good, "refuses to delete what is locked"),
         Err(error) => run.report.failed("can't be tried with deleting what is locked", &error),
     }
 }
@@ -166,8 +222,15 @@ async fn enforced(run: &mut Run<'_>, store: &Store, key: &ObjectKey, version: &V
 pub(super) async fn delete_marker(run: &mut Run<'_>) -> Result<(), ObjectKeyError> {
     let (store, key) = (run.bare(), run.names.key("deleted")?);
     let made = store.create(&key, body(6).into()).await;
-    if !matches!(made, Ok(Created::Stored)) || store.delete(&key).await.is_err() {
-        // A missing right to delete is told at the end.
+    if !matches!(made, Ok(Created::Stored)) {
+        return Ok(());
+    }
+    if let Err(error) = store.delete(&key).await {
+        run.report.unknown(
+            "whether it tells a deleted object from one that never was can't be tried, since these keys may \
+             not delete; wald lists versions instead unless a check with other keys has found it out",
+            &error,
+        );
         return Ok(());
     }
     match store.get(&key, 1).await {
@@ -245,4 +308,16 @@ async fn remove(store: &Store, prefix: &str) -> Result<Left, StoreError> {
         }
     }
     Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_server_gets_longer_locks_and_a_quick_one_is_not_waited_for() {
+        assert_eq!(lock_for(Duration::from_millis(50)).as_secs(), 4);
+        assert_eq!(lock_for(Duration::from_secs(2)).as_secs(), 43);
+        assert_eq!(lock_for(Duration::MAX).as_secs(), 120);
+    }
 }

@@ -12,10 +12,21 @@ use wald_core::object_key::{ObjectKey, ObjectKeyError};
 const RIVALS: u8 = 16;
 /// The body of the objects that are tried with: small, and larger than a sealed header.
 const BODY_BYTES: usize = 8 << 10;
+/// About that of a compressed segment: while so much is sent, the others have begun.
+const LARGE_BODY_BYTES: usize = 1 << 20;
+/// So many times they come at once: one race that went well may have been no race.
+const RACES: usize = 3;
 
 pub(super) fn body(first: u8) -> Bytes {
-    let pattern = [first, 0, 0xff, b'\n', b'<'];
-    pattern.into_iter().cycle().take(BODY_BYTES).collect()
+    pattern(first, BODY_BYTES)
+}
+
+pub(super) fn large_body(first: u8) -> Bytes {
+    pattern(first, LARGE_BODY_BYTES)
+}
+
+fn pattern(first: u8, bytes: usize) -> Bytes {
+    [first, 0, 0xff, b'\n', b'<'].repeat(bytes.div_ceil(5)).into()
 }
 
 impl Run<'_> {
@@ -105,7 +116,7 @@ pub(super) async fn read_back(
 /// does not keep it, whether wald's own care makes up for that.
 pub(super) async fn create_only(run: &mut Run<'_>) -> Result<(), ObjectKeyError> {
     let bare = run.bare();
-    let (single, contested) = (run.names.key("single")?, run.names.key("contested")?);
+    let single = run.names.key("single")?;
     let alone = match overwriting(&bare, &single).await {
         Ok(problem) => problem,
         Err(error) => {
@@ -113,20 +124,10 @@ pub(super) async fn create_only(run: &mut Run<'_>) -> Result<(), ObjectKeyError>
             return Ok(());
         }
     };
-    let many = match contest(&bare, &contested).await {
-        Ok(Contest { winners: 1, returns_winner: true, .. }) => None,
-        Ok(Contest { winners: 0, failure: Some(error), .. }) => {
-            run.report.failed("can't store objects at the same time", &error);
-            return Ok(());
-        }
-        Ok(Contest { winners: 0, failure: None, .. }) => {
-            let text = "told each of several that create the same object at once that another had created it";
-            run.report.add(Verdict::Bad, text);
-            return Ok(());
-        }
-        Ok(_) => Some(RACE_LOST),
-        Err(error) => {
-            run.report.failed("can't return what was stored by one of several at the same time", &error);
+    let many = match races(run).await? {
+        Ok(problem) => problem,
+        Err((what, error)) => {
+            run.report.failed(what, &error);
             return Ok(());
         }
     };
@@ -154,10 +155,41 @@ pub(super) async fn create_only(run: &mut Run<'_>) -> Result<(), ObjectKeyError>
     Ok(())
 }
 
+/// What is wrong with the outcome of several races, if anything; `Err` where that can't be said.
+/// They run as in earnest: with the size, the lock and the checksum of a segment.
+async fn races(
+    run: &mut Run<'_>,
+) -> Result<Result<Option<&'static str>, (&'static str, StoreError)>, ObjectKeyError> {
+    for race in 0..RACES {
+        let key = run.names.key(&format!("contested-{race}"))?;
+        let locking = if run.seen.lock_on_put == Some(true) { run.briefly_locking().await } else { None };
+        let store = locking.map_or_else(|| run.bare(), |(store, _)| store);
+        let contest = match contest(&store, &key, large_body).await {
+            Ok(contest) => contest,
+            Err(error) => {
+                return Ok(Err(("can't return what was stored by one of several at the same time", error)));
+            }
+        };
+        match contest.problem() {
+            Some(problem) => return Ok(Ok(Some(problem))),
+            None => {
+                if let Some(error) = contest.failure {
+                    return Ok(Err(("can't store objects at the same time", error)));
+                }
+            }
+        }
+    }
+    Ok(Ok(None))
+}
+
 const OVERWRITES: &str = "overwrites objects although told not to (it ignores \"If-None-Match: *\"), so that a \
                           second cluster could destroy the WAL of the first";
 const RACE_LOST: &str = "told several that create the same object at once that each had succeeded, so that one of \
                          them would report WAL as archived that is not";
+const SHADOWED: &str = "told one of several that create the same object at once that it had succeeded, and returns \
+                        what another had sent";
+const NO_WINNER: &str =
+    "told each of several that create the same object at once that another had created it";
 
 /// Whether wald's own care keeps what the server does not. Whoever writes without that care can
 /// still write over an object; a second wald can't.
@@ -172,9 +204,8 @@ async fn careful_is_right(run: &Run<'_>) -> Result<bool, ObjectKeyError> {
     let versions: Result<Vec<_>, _> = careful.versions(single.as_str()).try_collect().await;
     let kept = versions.is_ok_and(|all| all.iter().any(|one| one.version != VersionId::null()));
     let alone = matches!(overwriting(&careful, &single).await, Ok(None));
-    let many = contest(&careful, &contested).await;
-    // Nobody may win where two came at once: each is told, and tries again.
-    Ok(kept && alone && many.is_ok_and(|contest| contest.winners <= 1))
+    let many = contest(&careful, &contested, body).await;
+    Ok(kept && alone && many.is_ok_and(|contest| contest.is_right_with_care()))
 }
 
 /// What is wrong with a second creation under the same name, if anything.
@@ -182,40 +213,65 @@ async fn overwriting(store: &Store, key: &ObjectKey) -> Result<Option<&'static s
     match store.create(key, body(2).into()).await? {
         Created::Stored => Ok(Some(OVERWRITES)),
         Created::Exists => {
-            let kept = store.get(key, u64::try_from(BODY_BYTES).unwrap_or(u64::MAX)).await? == body(1);
+            let kept = store.get(key, u64::try_from(body(1).len()).unwrap_or(u64::MAX)).await? == body(1);
             Ok((!kept).then_some("says that it refuses to overwrite an object, and does it"))
         }
     }
 }
 
+/// How [`RIVALS`] fared who create the same object at once.
 struct Contest {
     winners: usize,
+    /// Who were told that it exists.
+    losers: usize,
+    /// Who were told that others have written it at the same time.
+    contested: usize,
     /// What a read gives, where one won.
     returns_winner: bool,
-    /// One that was neither told to have won nor to have lost.
+    /// One that was told neither.
     failure: Option<StoreError>,
 }
 
+impl Contest {
+    /// What the server got wrong. Without an answer to each it may be nothing and yet unproven; see
+    /// `failure`.
+    fn problem(&self) -> Option<&'static str> {
+        match self.winners {
+            0 if self.losers == usize::from(RIVALS) => Some(NO_WINNER),
+            1 if !self.returns_winner => Some(SHADOWED),
+            0 | 1 => None,
+            _ => Some(RACE_LOST),
+        }
+    }
+
+    /// Nobody may win where two came at once: each is told, and tries again.
+    fn is_right_with_care(&self) -> bool {
+        let told = self.winners + self.losers + self.contested == usize::from(RIVALS);
+        told && self.winners <= 1 && self.winners + self.contested > 0
+    }
+}
+
 /// A store may refuse the second of two and still let several through at once.
-async fn contest(store: &Store, key: &ObjectKey) -> Result<Contest, StoreError> {
-    let rivals = (0..RIVALS).map(|rival| async move {
-        let body = body(rival);
-        (body.clone(), store.create(key, body.into()).await)
-    });
+async fn contest(store: &Store, key: &ObjectKey, body: fn(u8) -> Bytes) -> Result<Contest, StoreError> {
+    let rivals = (0..RIVALS).map(|rival| async move { (rival, store.create(key, body(rival).into()).await) });
     let mut winners = Vec::new();
-    let mut failure = None;
-    for (body, outcome) in join_all(rivals).await {
+    let (mut losers, mut contested, mut failure) = (0, 0, None);
+    for (rival, outcome) in join_all(rivals).await {
         match outcome {
-            Ok(Created::Stored) => winners.push(body),
-            Ok(Created::Exists) => {}
+            Ok(Created::Stored) => winners.push(rival),
+            Ok(Created::Exists) => losers += 1,
+            Err(StoreError::Contested { .. }) => contested += 1,
             Err(error) => failure = Some(error),
         }
     }
     let returns_winner = match winners.as_slice() {
-        [winner] => store.get(key, u64::try_from(BODY_BYTES).unwrap_or(u64::MAX)).await? == *winner,
+        [winner] => {
+            let expected = body(*winner);
+            store.get(key, u64::try_from(expected.len()).unwrap_or(u64::MAX)).await? == expected
+        }
         _ => false,
     };
-    Ok(Contest { winners: winners.len(), returns_winner, failure })
+    Ok(Contest { winners: winners.len(), losers, contested, returns_winner, failure })
 }
 
 /// Whether bodies that are not what their headers say are refused.
@@ -303,5 +359,44 @@ pub(super) async fn listing_at_all(run: &mut Run<'_>) {
                 .add(Verdict::Good, format!("lists objects; there are {} catalog entries", found.len()));
         }
         Err(error) => run.report.failed("can't list objects (s3:ListBucket)", &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contest(winners: usize, losers: usize, contested: usize, returns_winner: bool) -> Contest {
+        Contest { winners, losers, contested, returns_winner, failure: None }
+    }
+
+    #[test]
+    fn a_race_is_good_with_one_winner_whose_bytes_are_returned() {
+        assert_eq!(contest(1, 15, 0, true).problem(), None);
+        assert_eq!(contest(1, 15, 0, false).problem(), Some(SHADOWED));
+        assert_eq!(contest(2, 14, 0, false).problem(), Some(RACE_LOST));
+        assert_eq!(contest(0, 16, 0, false).problem(), Some(NO_WINNER));
+    }
+
+    #[test]
+    fn care_is_right_if_all_are_told_and_somebody_won_or_knows_of_the_others() {
+        assert!(contest(1, 15, 0, true).is_right_with_care());
+        assert!(contest(0, 0, 16, false).is_right_with_care());
+        assert!(!contest(0, 16, 0, false).is_right_with_care());
+        assert!(!contest(1, 3, 0, true).is_right_with_care());
+        assert!(!contest(2, 0, 14, false).is_right_with_care());
+    }
+
+    #[tokio::test]
+    async fn a_race_in_which_somebody_got_no_answer_proves_nothing() {
+        use crate::store::Operation;
+        use crate::store::fault::{Fault, Faults};
+        let faults = Faults::none();
+        let store = Store::memory().with_faults(&faults);
+        let key = ObjectKey::check("race").unwrap();
+        faults.once(Operation::Create, Fault::Unreachable);
+        let found = super::contest(&store, &key, body).await.unwrap();
+        assert_eq!((found.winners, found.losers, found.problem()), (1, 14, None));
+        assert!(found.failure.is_some() && !found.is_right_with_care());
     }
 }

@@ -128,6 +128,11 @@ impl Store {
         Self { inner: Arc::new(inner) }
     }
 
+    /// The bucket's address at the server that keeps promises or not; `None` without a server.
+    pub fn server(&self) -> Option<&str> {
+        self.inner.access.as_deref().map(|access| access.url.as_str())
+    }
+
     /// What is taken for granted here.
     pub fn guarantees(&self) -> Guarantees {
         self.inner.guarantees

@@ -47,7 +47,7 @@ pub(super) struct Access {
     region: String,
     request_payer: bool,
     /// Of the bucket, without a slash at its end.
-    url: String,
+    pub(super) url: String,
     retry: RetryConfig,
     /// Added to the time for tries of a part.
     patience: Duration,

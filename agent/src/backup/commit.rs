@@ -63,15 +63,6 @@ pub enum CommitError {
         /// The object.
         key: ObjectKey,
     },
-    /// What was uploaded could not be listed.
-    #[error("can't list {prefix} to see whether all of the backup is there")]
-    Listing {
-        /// The backup's folder.
-        prefix: String,
-        /// Why.
-        #[source]
-        source: StoreError,
-    },
     /// What was uploaded is not there any more.
     #[error(
         "{key} was stored with {bytes} bytes and is not in the repository like that any more: find out who deletes \
@@ -261,10 +252,10 @@ pub async fn store_catalog(store: &Store, entry: &CatalogEntry) -> Result<(), Co
 
 async fn must_be_there(store: &Store, entry: &CatalogEntry) -> Result<(), CommitError> {
     let prefix = ObjectKey::backup_prefix(entry.id());
-    let listing = |source| CommitError::Listing { prefix: prefix.clone(), source };
+    let unlisted = |source| CommitError::Store { key: ObjectKey::catalog(entry.id()), source };
     let mut sizes = BTreeMap::new();
     let mut listed = store.list(&prefix);
-    while let Some(object) = listed.try_next().await.map_err(listing)? {
+    while let Some(object) = listed.try_next().await.map_err(unlisted)? {
         sizes.insert(object.name, object.stat.size_bytes);
     }
     let facts = entry.facts();

@@ -104,12 +104,31 @@ pub async fn read(repository: &Repository) -> Result<Inventory, InventoryError> 
 
 /// Reads the inventory of a repository that was listed already.
 pub async fn read_listed(repository: &Repository, names: Names) -> Result<Inventory, InventoryError> {
+    read_names(repository, names, |error| error.is_absent() || matches!(error, StoreError::TooLarge { .. }))
+        .await
+}
+
+/// The same, where an object that can't be had for whatever reason is told as unreadable: for
+/// work that has to be done as far as it can be.
+pub async fn read_what_can_be_had(
+    repository: &Repository,
+    names: Names,
+) -> Result<Inventory, InventoryError> {
+    read_names(repository, names, |_| true).await
+}
+
+/// `is_told`: a failure that makes the object unreadable, and is not the end.
+async fn read_names(
+    repository: &Repository,
+    names: Names,
+    is_told: fn(&StoreError) -> bool,
+) -> Result<Inventory, InventoryError> {
     let store = repository.store();
     let Names { backups, mut foreign_entries, coverage, timelines } = names;
     foreign_entries.sort();
-    let Catalog { entries: catalog, damaged: mut unreadable } = read_catalog(store, backups).await?;
+    let Catalog { entries: catalog, damaged: mut unreadable } = read_catalog(store, backups, is_told).await?;
     let coverage = coverage.finish();
-    let histories = read_histories(store, timelines, &mut unreadable).await?;
+    let histories = read_histories(store, timelines, is_told, &mut unreadable).await?;
     Ok(Inventory {
         system_id: repository.system_id(),
         catalog,
@@ -178,13 +197,17 @@ struct Catalog {
     damaged: Vec<Unreadable>,
 }
 
-async fn read_catalog(store: &Store, ids: Vec<BackupId>) -> Result<Catalog, StoreError> {
+async fn read_catalog(
+    store: &Store,
+    ids: Vec<BackupId>,
+    is_told: fn(&StoreError) -> bool,
+) -> Result<Catalog, StoreError> {
     let reads = stream::iter(ids).map(|id| async move {
         let key = ObjectKey::catalog(&id);
         let problem = |reason| Unreadable { key: key.to_string(), reason, role: Role::Entry(id.clone()) };
         let json = match store.get(&key, CATALOG_BYTES_MAX).await {
             Ok(json) => json,
-            Err(error @ StoreError::TooLarge { .. }) => return Ok(Err(problem(explain::chain(&error)))),
+            Err(error) if is_told(&error) => return Ok(Err(problem(explain::chain(&error)))),
             Err(error) => return Err(error),
         };
         Ok(match CatalogEntry::parse(&json) {
@@ -214,6 +237,7 @@ fn entry_id(name: &str) -> Option<BackupId> {
 async fn read_histories(
     store: &Store,
     timelines: Vec<TimelineId>,
+    is_told: fn(&StoreError) -> bool,
     damaged: &mut Vec<Unreadable>,
 ) -> Result<BTreeMap<TimelineId, TimelineHistory>, StoreError> {
     let reads = stream::iter(timelines).map(|timeline| async move {
@@ -225,10 +249,7 @@ async fn read_histories(
         let (text, proof) = match (text, proof) {
             (Ok(text), Ok(proof)) => (text, proof),
             // The proof is stored before its file, so one without the other is damage.
-            (Err(error), _) | (_, Err(error)) if error.is_absent() => {
-                return Ok(Err(problem(explain::chain(&error))));
-            }
-            (Err(error @ StoreError::TooLarge { .. }), _) | (_, Err(error @ StoreError::TooLarge { .. })) => {
+            (Err(error), _) | (_, Err(error)) if is_told(&error) => {
                 return Ok(Err(problem(explain::chain(&error))));
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),

@@ -58,6 +58,9 @@ pub enum RetainError {
     /// The identity could not be read again.
     #[error("can't read the repository's identity again, so nothing was deleted")]
     Identity(#[from] RepositoryError),
+    /// It was ended before it knew what to do.
+    #[error("interrupted before anything was changed: run wald expire again")]
+    Interrupted,
     /// Another repository stands in its place.
     #[error(
         "the wald.json of {place} is another one than at the start: nothing was deleted; find out who changed it"
@@ -90,14 +93,12 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Result<RunReport, RetainError> {
     let time = clock_check::read(repository.store(), clock).await?;
-    let mut gathered = gather::gather(repository, options, &time, progress).await?;
-    let mut outcome = carry_out(repository, options, &gathered, progress, &cancel).await?;
-    // Entries and histories that were hidden have come to light: now it can be known what is needed.
-    if gathered.was_blind && outcome.healed > 0 && outcome.failed == 0 && !cancel.is_cancelled() {
-        gathered = gather::gather(repository, options, &time, progress).await?;
-        let rest = carry_out(repository, options, &gathered, progress, &cancel).await?;
-        outcome.add(rest);
-    }
+    let gathered = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(RetainError::Interrupted),
+        gathered = gather::gather(repository, options, &time, progress) => gathered?,
+    };
+    let outcome = carry_out(repository, options, &gathered, progress, &cancel).await?;
     progress.finish();
     let mut report =
         RunReport { planned: report::planned(repository, options, &gathered), outcome, record: None };

@@ -130,6 +130,7 @@ impl Story {
                 entry[field] = (time - SignedDuration::from_hours(24 * days)).to_string().into();
             }
             fs::write(&path, serde_json::to_vec_pretty(&entry)?)?;
+            make_old(&path, u32::try_from(days)?)?;
             // Once the entry is gone, the rest is removed if it is older than a backup may run.
             let folder = |name: &str| name.split('/').nth_back(1) == Some(backup.as_str());
             for stored in self.scene.place.objects("20")?.iter().filter(|stored| folder(&stored.name)) {
@@ -363,7 +364,11 @@ impl<'a> Bucket<'a> {
     }
 
     fn options(&self, now: Timestamp) -> RetainOptions {
-        let policy = Policy { window: now.duration_since(self.begin), ..Policy::new(1, 1) };
+        let policy = Policy {
+            window: now.duration_since(self.begin),
+            edge: SignedDuration::ZERO,
+            ..Policy::new(1, 1)
+        };
         let lock = Some(LockPolicy { mode: LockMode::Governance, days: 1 });
         RetainOptions { policy, lock, requests: NonZeroUsize::new(8).unwrap() }
     }
@@ -467,7 +472,10 @@ async fn what_is_needed_and_hidden_comes_to_light(bucket: &Bucket<'_>) {
     assert!(planned.refusal.is_some() && planned.details.delete.is_empty(), "{planned}");
     assert_eq!(planned.details.heal.len(), 2, "{planned}");
     let report = bucket.expire().await;
-    assert!(report.outcome.healed == 2 && report.is_good(), "{report}");
+    // What nobody has seen in a plan is not deleted.
+    assert!(report.outcome.healed == 2 && report.outcome.deleted == 0 && !report.is_good(), "{report}");
+    let again = bucket.expire().await;
+    assert!(again.outcome.healed == 0 && again.is_good(), "{again}");
     let visible = story.names().unwrap();
     assert!(visible.contains(&segment) && visible.contains(&entry));
 }

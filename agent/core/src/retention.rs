@@ -34,7 +34,7 @@ mod tests;
 pub use locked::WaitsFor;
 pub use name::ObjectName;
 pub use need::{BackupReason, Need, Pending, Reason, Unneeded};
-pub use needed::{Basis, Needed, needed};
+pub use needed::{Basis, Needed, Unsound, needed};
 pub use plan::{
     Deletions, Extension, Inputs, Kept, Later, LeftAlone, Plan, Refusal, Removal, locks_wanted, plan,
 };
@@ -47,6 +47,12 @@ use std::num::NonZeroU32;
 
 /// Clocks of the database, the repository and this host may differ by so much without harm.
 const CLOCK_MARGIN: SignedDuration = SignedDuration::from_hours(1);
+
+/// A restore to a target that was in the window when it began may take so long.
+const RESTORE_GRACE: SignedDuration = SignedDuration::from_hours(24);
+
+/// A backup that ended so far in the future tells of a wrong clock, and stands in for no other.
+const CLOCK_AHEAD_MAX: SignedDuration = SignedDuration::from_hours(24);
 
 /// Objects of a backup that has no catalog entry are left alone until nothing was added to
 /// them for so long: it may still be running.
@@ -75,6 +81,9 @@ pub const LOCK_SLACK: SignedDuration = SignedDuration::from_hours(30);
 pub struct Policy {
     /// Any second of so long until now shall be a possible recovery target.
     pub window: SignedDuration,
+    /// What ended so long before the window is not looked at any more: a restore that began when it
+    /// was inside may be running, and clocks differ.
+    pub edge: SignedDuration,
     /// So many of the newest whole backups are kept, however old they are.
     pub full_backups_min: NonZeroU32,
 }
@@ -84,6 +93,7 @@ impl Policy {
     pub fn new(window_days: u32, full_backups_min: u32) -> Self {
         Self {
             window: SignedDuration::from_hours(24 * i64::from(window_days)),
+            edge: CLOCK_MARGIN.saturating_add(RESTORE_GRACE),
             full_backups_min: NonZeroU32::new(full_backups_min).unwrap_or(NonZeroU32::MIN),
         }
     }

@@ -9,7 +9,9 @@ use super::scan::ScannedDirectory;
 use crate::explain::chain;
 use crate::store::{Created, PutPayload, Store, StoreError};
 use bytes::Bytes;
+use futures::TryStreamExt;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 use wald_core::backup_id::BackupId;
@@ -60,6 +62,17 @@ pub enum CommitError {
     Contradiction {
         /// The object.
         key: ObjectKey,
+    },
+    /// What was uploaded is not there any more.
+    #[error(
+        "{key} was stored with {bytes} bytes and is not in the repository like that any more: find out who deletes \
+         there, then make another backup"
+    )]
+    Lost {
+        /// The object.
+        key: ObjectKey,
+        /// Its size.
+        bytes: u64,
     },
     /// A name that can't be a key.
     #[error("an object of the backup has an impossible name")]
@@ -229,8 +242,32 @@ pub fn bad_pages(parts: &[FinishedPart], stop: Lsn) -> Vec<BadPage> {
 }
 
 /// Writes the catalog entry: after this the backup exists.
+///
+/// The backup may have waited long for WAL, and somebody may have taken it for abandoned: what
+/// the entry speaks of must still be there.
 pub async fn store_catalog(store: &Store, entry: &CatalogEntry) -> Result<(), CommitError> {
+    must_be_there(store, entry).await?;
     create_exact(store, &ObjectKey::catalog(entry.id()), entry.to_json()?).await
+}
+
+async fn must_be_there(store: &Store, entry: &CatalogEntry) -> Result<(), CommitError> {
+    let prefix = ObjectKey::backup_prefix(entry.id());
+    let unlisted = |source| CommitError::Store { key: ObjectKey::catalog(entry.id()), source };
+    let mut sizes = BTreeMap::new();
+    let mut listed = store.list(&prefix);
+    while let Some(object) = listed.try_next().await.map_err(unlisted)? {
+        sizes.insert(object.name, object.stat.size_bytes);
+    }
+    let facts = entry.facts();
+    let parts = facts.parts.iter().map(|part| (&part.name, part.stored_bytes));
+    let others = [&facts.manifest, &facts.file_list].map(|object| (&object.name, object.stored_bytes));
+    for (name, bytes) in parts.chain(others) {
+        let key = entry.object_key(name)?;
+        if sizes.get(key.as_str()) != Some(&bytes) {
+            return Err(CommitError::Lost { key, bytes });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -238,6 +275,11 @@ mod tests {
     use super::*;
     use crate::store::Operation;
     use crate::store::fault::{Fault, Faults};
+    use wald_core::backup_id::BackupKind;
+    use wald_core::catalog::{CatalogFacts, Part};
+    use wald_core::segment::SegmentSize;
+    use wald_core::system_id::SystemId;
+    use wald_core::timeline::TimelineId;
 
     #[tokio::test]
     async fn an_object_that_exists_counts_only_with_the_same_content() {
@@ -262,6 +304,62 @@ mod tests {
             create_exact(&store, &key, b"one".to_vec()).await.unwrap();
             assert_eq!(store.get(&key, 10).await.unwrap(), "one");
             assert_eq!(faults.injected(), 1);
+        }
+    }
+
+    fn entry() -> CatalogEntry {
+        let object =
+            |name: &str| StoredObject { name: name.to_owned(), stored_bytes: 1, blake3: Blake3Hex::of(b"x") };
+        let at = Timestamp::UNIX_EPOCH;
+        CatalogEntry::new(CatalogFacts {
+            id: BackupId::new(at, BackupKind::Full),
+            system_id: SystemId::new(7).unwrap(),
+            segment_size: SegmentSize::DEFAULT,
+            pg_version_num: 150_018,
+            data_checksums: true,
+            timeline: TimelineId::FIRST,
+            start_lsn: Lsn::new(0x0100_0028).unwrap(),
+            stop_lsn: Lsn::new(0x0100_0100).unwrap(),
+            started_at: at,
+            stopped_at: at,
+            from_standby: false,
+            label: "test".to_owned(),
+            tool_version: "0.1.0".to_owned(),
+            tablespaces: Vec::new(),
+            parts: vec![Part {
+                name: "base-0001.tar.zst".to_owned(),
+                tablespace: None,
+                stored_bytes: 1,
+                raw_bytes: 1,
+                files: 1,
+                blake3: Blake3Hex::of(b"x"),
+            }],
+            manifest: object("backup_manifest"),
+            file_list: object("files.json.zst"),
+            bad_pages: Vec::new(),
+        })
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_backup_whose_part_was_deleted_or_cut_while_it_waited_is_not_entered() {
+        for stored in [None, Some(&b""[..]), Some(b"x")] {
+            let (store, entry) = (Store::memory(), entry());
+            for name in ["backup_manifest", "files.json.zst"] {
+                create_exact(&store, &entry.object_key(name).unwrap(), b"x".to_vec()).await.unwrap();
+            }
+            let part = entry.object_key("base-0001.tar.zst").unwrap();
+            if let Some(content) = stored {
+                create_exact(&store, &part, content.to_vec()).await.unwrap();
+            }
+            let committed = store_catalog(&store, &entry).await;
+            if stored == Some(b"x") {
+                committed.unwrap();
+                continue;
+            }
+            let error = committed.unwrap_err();
+            assert!(matches!(&error, CommitError::Lost { key, .. } if *key == part), "{error:?}");
+            assert!(store.get(&ObjectKey::catalog(entry.id()), 1 << 20).await.is_err());
         }
     }
 

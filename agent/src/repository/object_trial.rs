@@ -13,7 +13,7 @@ const RIVALS: u8 = 16;
 /// The body of the objects that are tried with: small, and larger than a sealed header.
 const BODY_BYTES: usize = 8 << 10;
 /// About that of a compressed segment: while so much is sent, the others have begun.
-const LARGE_BODY_BYTES: usize = 1 << 20;
+const LARGE_BODY_BYTES: usize = 256 << 10;
 /// So many times they come at once: one race that went well may have been no race.
 const RACES: usize = 3;
 

@@ -11,15 +11,19 @@ use crate::explain::chain;
 use crate::store::{Deletion, Store, StoreError, VersionId};
 use futures::{StreamExt, stream};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use tokio_util::sync::CancellationToken;
 use wald_core::backup_id::BackupId;
+use wald_core::object_key::ObjectKey;
+use wald_core::object_lock::ObjectLock;
+use wald_core::quantity::Count;
 use wald_core::retention::{Extension, ListedVersion, Removal, Unneeded};
 
 /// Failures that are told one by one.
 const FAILURES_TOLD_MAX: usize = 50;
-/// After so many the repository is in trouble, and asking on makes it worse.
+/// After so many deletions that failed no more are tried: the repository is in trouble. Locks are
+/// extended whatever fails, because they protect.
 const FAILURES_MAX: u64 = 100;
 
 /// What was done.
@@ -83,20 +87,6 @@ impl Outcome {
             self.failures.push(Failure { what, name: name.to_owned(), version: version.cloned(), error });
         }
     }
-
-    pub(super) fn add(&mut self, later: Outcome) {
-        self.extended += later.extended;
-        self.healed += later.healed;
-        self.deleted += later.deleted;
-        self.deleted_bytes = self.deleted_bytes.saturating_add(later.deleted_bytes);
-        self.locked += later.locked;
-        self.aborted += later.aborted;
-        self.failed += later.failed;
-        self.skipped += later.skipped;
-        self.interrupted |= later.interrupted;
-        self.failures.extend(later.failures);
-        self.failures.truncate(FAILURES_TOLD_MAX);
-    }
 }
 
 type Version = ListedVersion<VersionId>;
@@ -108,6 +98,8 @@ struct Run<'a> {
     progress: &'a Progress,
     cancel: &'a CancellationToken,
     outcome: Outcome,
+    /// Deletions that failed.
+    refused: u64,
 }
 
 pub(super) async fn execute(
@@ -118,7 +110,8 @@ pub(super) async fn execute(
     cancel: &CancellationToken,
 ) -> Outcome {
     let requests = options.requests.get();
-    let mut run = Run { store, requests, gathered, progress, cancel, outcome: Outcome::default() };
+    let mut run =
+        Run { store, requests, gathered, progress, cancel, outcome: Outcome::default(), refused: 0 };
     let plan = &gathered.plan;
     run.extend(&plan.extend).await;
     run.heal(&plan.heal).await;
@@ -132,15 +125,31 @@ pub(super) async fn execute(
         .cloned()
         .partition(|removal| backup(removal).is_none_or(|id| !stuck.contains(id)));
     run.skip(held.len());
-    run.delete("deleting backups", &objects).await;
-    if stuck.is_empty() {
-        run.delete("deleting WAL", &plan.delete.wal).await;
-    } else {
-        run.skip(plan.delete.wal.len());
-    }
+    let rest = run.delete("deleting backups", &objects).await;
+    run.tell_rests(&rest);
+    // The WAL that leads on from a backup goes after it.
+    let is_guarded = gathered.needed.leads_on_from(&stuck);
+    let (held, wal): (Vec<Removal>, Vec<Removal>) =
+        plan.delete.wal.iter().cloned().partition(|removal| {
+            run.version(removal.version).is_none_or(|version| is_guarded(&version.name))
+        });
+    run.skip(held.len());
+    run.delete("deleting WAL", &wal).await;
     run.delete("deleting leftovers", &plan.delete.rest).await;
     run.outcome.interrupted = cancel.is_cancelled();
     run.outcome
+}
+
+/// Extends a lock. Where the server refuses the stronger mode, the lock is made longer all the
+/// same, and the lock that it has then is the answer.
+async fn extend(store: &Store, version: &Version, to: ObjectLock) -> Result<ObjectLock, StoreError> {
+    match store.extend_lock(&version.name, &version.id, to).await {
+        Err(error) => match store.lock_of(&version.name, &version.id).await {
+            Ok(Some(lock)) if lock.until >= to.until && lock.mode != to.mode => Ok(lock),
+            _ => Err(error),
+        },
+        done => done,
+    }
 }
 
 fn backup(removal: &Removal) -> Option<&BackupId> {
@@ -157,7 +166,7 @@ impl<'a> Run<'a> {
 
     /// Whether the run should end here.
     fn is_over(&self) -> bool {
-        self.cancel.is_cancelled() || self.outcome.failed >= FAILURES_MAX
+        self.cancel.is_cancelled() || self.refused >= FAILURES_MAX
     }
 
     fn skip(&mut self, steps: usize) {
@@ -172,36 +181,65 @@ impl<'a> Run<'a> {
         let steps: Vec<_> = steps.collect();
         let total = steps.len();
         let cancel = self.cancel.clone();
-        let mut answers =
-            stream::iter(steps)
-                .take_while(|_| std::future::ready(!cancel.is_cancelled()))
-                .map(|(version, to)| async move {
-                    (version, store.extend_lock(&version.name, &version.id, to).await)
-                })
-                .buffer_unordered(self.requests);
+        let mut answers = stream::iter(steps)
+            .take_while(|_| std::future::ready(!cancel.is_cancelled()))
+            .map(|(version, to)| async move { (version, to, extend(store, version, to).await) })
+            .buffer_unordered(self.requests);
         let mut seen = 0;
-        while let Some((version, answer)) = answers.next().await {
+        let (mut weaker, mut first_weaker) = (0, String::new());
+        while let Some((version, to, answer)) = answers.next().await {
             seen += 1;
             self.progress.advance();
             match answer {
-                Ok(_) => self.outcome.extended += 1,
+                Ok(lock) => {
+                    self.outcome.extended += 1;
+                    if lock.mode != to.mode {
+                        if weaker == 0 {
+                            first_weaker.clone_from(&version.name);
+                        }
+                        weaker += 1;
+                    }
+                }
                 // Another run was quicker, and knew better: it is not needed any more.
                 Err(error) if error.is_absent() => {}
                 Err(error) => {
                     self.outcome.fail("extend the lock of", &version.name, Some(&version.id), chain(&error))
                 }
             }
-            if self.is_over() {
-                break;
-            }
         }
         drop(answers);
         self.skip(total - seen);
+        if weaker > 0 {
+            let error = format!(
+                "the locks of {} are as long as they must be and keep their weaker mode: whoever runs wald expire \
+                 needs the right to bypass governance, once",
+                Count(weaker, "version")
+            );
+            self.outcome.fail("change the mode of locks, as of", &first_weaker, None, error);
+        }
+    }
+
+    /// Backups that lost their entry, so that they are gone, and not all of their objects.
+    fn tell_rests(&mut self, rest: &[&Removal]) {
+        if self.is_over() {
+            return;
+        }
+        let mut left: BTreeMap<&BackupId, u64> = BTreeMap::new();
+        for id in rest.iter().filter_map(|removal| backup(removal)) {
+            *left.entry(id).or_default() += 1;
+        }
+        for (id, count) in left {
+            let error = format!(
+                "its catalog entry is gone and {} of it could not be deleted, because of a legal hold perhaps",
+                Count(count, "version")
+            );
+            self.outcome.fail("delete all of", &ObjectKey::backup_prefix(id), None, error);
+        }
     }
 
     async fn heal(&mut self, markers: &[usize]) {
         for (done, index) in markers.iter().enumerate() {
-            if self.is_over() {
+            if self.cancel.is_cancelled() {
                 return self.skip(markers.len() - done);
             }
             let Some(version) = self.version(*index) else { continue };
@@ -260,7 +298,7 @@ impl<'a> Run<'a> {
             if self.note_deletion(version, answer) {
                 left.remove(&removal.version);
             }
-            if self.outcome.failed >= FAILURES_MAX {
+            if self.refused >= FAILURES_MAX {
                 break;
             }
         }
@@ -282,6 +320,7 @@ impl<'a> Run<'a> {
                 false
             }
             Err(error) => {
+                self.refused += 1;
                 self.outcome.fail("delete", &version.name, Some(&version.id), chain(&error));
                 false
             }

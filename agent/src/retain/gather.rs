@@ -1,25 +1,29 @@
 //! Collects what a plan is made from: a listing of all versions, the catalog and the histories,
 //! and the locks of those versions on which the plan depends.
 //!
-//! The listing comes first and the catalog after it: of a backup that ends meanwhile, the entry
-//! is then seen, and never its parts without it.
+//! There is one listing, and what it shows of the catalog is read; the catalog is listed once more
+//! after it: of a backup that ends meanwhile, the entry is then seen, and never its parts without
+//! it. One object that can't be had is a problem and never the end: what protects goes on.
 
 use super::{Progress, RetainError, RetainOptions, RunTime, clock_check};
 use crate::explain::chain;
-use crate::inventory::{self, Inventory};
+use crate::inventory::{self, Inventory, Names};
 use crate::repository::Repository;
 use crate::store::{PendingUpload, Store, StoreError, VersionId, VersionKind as StoredKind};
 use futures::{StreamExt, TryStreamExt, stream};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use wald_core::backup_id::BackupId;
 use wald_core::catalog::CATALOG_BYTES_MAX;
+use wald_core::object_key::ObjectKey;
+use wald_core::quantity::Count;
 use wald_core::recovery_plan::Holdings;
 use wald_core::retention::{
-    Basis, Inputs, ListedUpload, ListedVersion, LockState, Needed, Plan, Refusal, Survey, VersionKind,
-    locks_wanted, needed, plan,
+    Basis, Inputs, ListedUpload, ListedVersion, LockState, Needed, ObjectName, Plan, Refusal, Survey,
+    Unsound, VersionKind, locks_wanted, needed, plan,
 };
 
-/// Locks that may stay unknown before it is said that the repository does not tell them.
-const LOCK_FAILURES_MAX: usize = 10;
+/// Locks that could not be read are told one by one up to this number.
+const LOCK_FAILURES_TOLD_MAX: u64 = 10;
 
 /// Something that can't be understood.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
@@ -39,8 +43,6 @@ pub(super) struct Gathered {
     pub plan: Plan,
     /// Entries and histories that can't be understood, and locks that were not told.
     pub problems: Vec<Problem>,
-    /// Whether an entry or a history is hidden, so that another plan is due once it is not.
-    pub was_blind: bool,
 }
 
 /// Lists, reads and plans.
@@ -52,26 +54,24 @@ pub(super) async fn gather(
 ) -> Result<Gathered, RetainError> {
     let store = repository.store();
     let versions = list(store, progress).await?;
-    let uploads = store.pending_uploads("").await?;
     let survey = Survey::of(&versions);
     let hidden = survey.hidden();
-    let mut problems = contradictions(store, &versions, &survey.contested()).await?;
+    let mut problems = contradictions(store, &versions, &survey.contested()).await;
     let hides = |key: &String| Problem { key: key.clone(), reason: "a delete marker hides it".to_owned() };
     problems.extend(hidden.iter().map(hides));
-    let inventory = match inventory::read(repository).await {
-        Ok(inventory) => Some(inventory),
-        // What is hidden may be what it stumbled over; that is brought to light first.
-        Err(error) if !hidden.is_empty() => {
-            problems.push(Problem { key: "catalog/".to_owned(), reason: chain(&error) });
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let damaged = inventory.iter().flat_map(|inventory| &inventory.unreadable);
-    problems.extend(damaged.map(|found| Problem { key: found.key.clone(), reason: found.reason.clone() }));
+    let (names, late) = names(repository, &versions, &mut problems).await;
+    let inventory = inventory::read_what_can_be_had(repository, names).await?;
+    let damaged = &inventory.unreadable;
+    problems
+        .extend(damaged.iter().map(|found| Problem { key: found.key.clone(), reason: found.reason.clone() }));
     let unreadable: Vec<String> = problems.iter().map(|problem| problem.key.clone()).collect();
-    let needed = find_needed(repository, inventory.as_ref(), &survey, &unreadable, options, time);
-    let locks = ask_locks(store, &versions, &needed, options, progress, &mut problems).await?;
+    let needed = find_needed(repository, &inventory, &survey, &unreadable, options, time);
+    problems.extend(unsound(&needed, &late));
+    let uploads = store.pending_uploads("").await.unwrap_or_else(|error| {
+        problems.push(Problem { key: "uploads".to_owned(), reason: chain(&error) });
+        Vec::new()
+    });
+    let locks = ask_locks(store, &versions, &needed, options, progress, &mut problems).await;
     let listed: Vec<ListedUpload> = uploads
         .iter()
         .map(|upload| ListedUpload { name: upload.name.clone(), begun: upload.begun })
@@ -82,8 +82,67 @@ pub(super) async fn gather(
     if let (None, Some(reason)) = (&plan.refusal, doubt(time, &versions, options)) {
         plan.refuse(Refusal::Doubtful { reason });
     }
-    let was_blind = !hidden.is_empty();
-    Ok(Gathered { time: time.clone(), versions, uploads, needed, plan, problems, was_blind })
+    Ok(Gathered { time: time.clone(), versions, uploads, needed, plan, problems })
+}
+
+/// What the listing of versions shows to a plain read, and what the catalog shows later: of a
+/// backup that ends meanwhile, the entry must not be missed. Those entries are named too.
+async fn names(
+    repository: &Repository,
+    versions: &[ListedVersion<VersionId>],
+    problems: &mut Vec<Problem>,
+) -> (Names, BTreeSet<BackupId>) {
+    let mut names = Names::new(repository.segment_size());
+    let mut entries = BTreeSet::new();
+    for version in versions.iter().filter(|v| v.is_latest && v.kind == VersionKind::Object) {
+        names.add(&version.name, version.size_bytes, version.stored_at);
+        if version.name.starts_with(ObjectKey::CATALOG_PREFIX) {
+            entries.insert(version.name.as_str());
+        }
+    }
+    let mut late = BTreeSet::new();
+    let mut listed = repository.store().list(ObjectKey::CATALOG_PREFIX);
+    loop {
+        match listed.try_next().await {
+            Ok(Some(object)) if entries.contains(object.name.as_str()) => {}
+            Ok(Some(object)) => {
+                names.add(&object.name, object.stat.size_bytes, object.stat.modified);
+                if let Some(ObjectName::Catalog(id)) = ObjectName::parse(&object.name) {
+                    late.insert(id);
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                let key = ObjectKey::CATALOG_PREFIX.to_owned();
+                problems.push(Problem { key, reason: chain(&error) });
+                break;
+            }
+        }
+    }
+    (names, late)
+}
+
+/// Backups that are kept and can't be relied on, but for those of which too little was listed.
+fn unsound(needed: &Needed, late: &BTreeSet<BackupId>) -> Vec<Problem> {
+    let kept: BTreeSet<&BackupId> =
+        needed.backups().filter(|(_, kept)| kept.is_some()).map(|(id, _)| id).collect();
+    let told = needed.unsound().iter().filter(|(id, _)| kept.contains(id) && !late.contains(id));
+    let problem = |(id, why): &(BackupId, Unsound)| {
+        match why {
+        Unsound::Missing(object) => Problem {
+            key: format!("{}{object}", ObjectKey::backup_prefix(id)),
+            reason: "it is not there, or not of the size that its catalog entry says: the backup can't be restored, \
+                     and stands in for no other"
+                .to_owned(),
+        },
+        Unsound::OfTheFuture => Problem {
+            key: ObjectKey::catalog(id).to_string(),
+            reason: "it ended in the future, so the database's clock was wrong: the backup stands in for no other"
+                .to_owned(),
+        },
+    }
+    };
+    told.map(problem).collect()
 }
 
 async fn list(store: &Store, progress: &Progress) -> Result<Vec<ListedVersion<VersionId>>, StoreError> {
@@ -104,7 +163,7 @@ async fn list(store: &Store, progress: &Progress) -> Result<Vec<ListedVersion<Ve
 
 fn find_needed(
     repository: &Repository,
-    inventory: Option<&Inventory>,
+    inventory: &Inventory,
     survey: &Survey<'_>,
     unreadable: &[String],
     options: &RetainOptions,
@@ -112,13 +171,7 @@ fn find_needed(
 ) -> Needed {
     // What is hidden is stored all the same, so the listing of versions says what there is.
     let coverage = survey.coverage(repository.segment_size());
-    let none = BTreeMap::new();
-    let holdings = Holdings {
-        system_id: repository.system_id(),
-        catalog: inventory.map(|inventory| inventory.catalog.as_slice()).unwrap_or_default(),
-        histories: inventory.map_or(&none, |inventory| &inventory.histories),
-        coverage: &coverage,
-    };
+    let holdings = Holdings { coverage: &coverage, ..inventory.holdings() };
     needed(Basis { holdings, unreadable, seen: &survey.seen() }, options.policy, time.now)
 }
 
@@ -127,7 +180,7 @@ async fn contradictions(
     store: &Store,
     versions: &[ListedVersion<VersionId>],
     contested: &[String],
-) -> Result<Vec<Problem>, StoreError> {
+) -> Vec<Problem> {
     let mut found = Vec::new();
     for name in contested {
         let objects = versions.iter().filter(|v| v.name == *name && v.kind == VersionKind::Object);
@@ -137,7 +190,10 @@ async fn contradictions(
                 Ok(content) => blake3::hash(&content),
                 // Gone meanwhile: there is one less to disagree.
                 Err(error) if error.is_absent() => continue,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    found.push(Problem { key: name.clone(), reason: chain(&error) });
+                    break;
+                }
             };
             if *first.get_or_insert(content) != content {
                 let reason = "it was stored more than once, with different content".to_owned();
@@ -146,7 +202,7 @@ async fn contradictions(
             }
         }
     }
-    Ok(found)
+    found
 }
 
 async fn ask_locks(
@@ -156,7 +212,7 @@ async fn ask_locks(
     options: &RetainOptions,
     progress: &Progress,
     problems: &mut Vec<Problem>,
-) -> Result<Vec<LockState>, StoreError> {
+) -> Vec<LockState> {
     let wanted = locks_wanted(needed, versions, options.lock);
     let mut locks = vec![LockState::NotKnown; versions.len()];
     progress.begin("reading locks", Some(wanted.len()));
@@ -175,10 +231,9 @@ async fn ask_locks(
             Err(error) if error.is_absent() => LockState::Free,
             Err(error) => {
                 failures += 1;
-                if failures > LOCK_FAILURES_MAX {
-                    return Err(error);
+                if failures <= LOCK_FAILURES_TOLD_MAX {
+                    problems.push(Problem { key: version.name.clone(), reason: chain(&error) });
                 }
-                problems.push(Problem { key: version.name.clone(), reason: chain(&error) });
                 LockState::NotKnown
             }
         };
@@ -186,7 +241,11 @@ async fn ask_locks(
             *lock = state;
         }
     }
-    Ok(locks)
+    if let Some(untold) = failures.checked_sub(LOCK_FAILURES_TOLD_MAX).filter(|untold| *untold > 0) {
+        let reason = format!("the locks of {} could not be read either", Count(untold, "version"));
+        problems.push(Problem { key: "locks".to_owned(), reason });
+    }
+    locks
 }
 
 /// Why nothing should be deleted at this time.

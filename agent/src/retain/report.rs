@@ -121,7 +121,10 @@ impl Planned {
 impl RunReport {
     /// Whether all was done that there was to do.
     pub fn is_good(&self) -> bool {
-        self.planned.is_good() && self.outcome.failed == 0 && !self.outcome.interrupted
+        let done = &self.outcome;
+        // What was planned as free and is held, by a legal hold perhaps, will never go by itself.
+        let all = done.failed == 0 && done.skipped == 0 && done.locked == 0;
+        self.planned.is_good() && all && !done.interrupted
     }
 
     /// For a status line.

@@ -131,9 +131,9 @@ async fn a_run_does_what_the_plan_said_and_records_it() {
     let report = scene.run().await;
     assert!(report.is_good(), "{report}");
     let left = scene.names().await;
-    // The window begins at day 7, whose backup is the anchor.
-    assert_eq!((count(&left, "catalog/"), count(&left, "wal/"), count(&left, "check/")), (3, 12, 0));
-    assert_eq!(left.len(), 3 * 5 + 12 + 1);
+    // The window begins at day 7, and restores that are running reach back to the backup of day 5.
+    assert_eq!((count(&left, "catalog/"), count(&left, "wal/"), count(&left, "check/")), (5, 20, 0));
+    assert_eq!(left.len(), 5 * 5 + 20 + 1);
     let told: BTreeSet<String> = planned.details.delete.iter().map(|detail| detail.name.clone()).collect();
     assert_eq!(before.difference(&left).cloned().collect::<BTreeSet<_>>(), told);
     assert_eq!(report.outcome.deleted, u64::try_from(told.len()).unwrap());
@@ -143,8 +143,8 @@ async fn a_run_does_what_the_plan_said_and_records_it() {
     assert!(again.is_good() && again.outcome.deleted == 0);
     let shown = planned.to_string();
     for line in [
-        "keep        WAL of timeline 1, 00000001000000000000001D to 000000010000000000000028: 12 objects",
-        "delete      WAL of timeline 1, 000000010000000000000001 to 00000001000000000000001C: 28 objects",
+        "keep        WAL of timeline 1, 000000010000000000000015 to 000000010000000000000028: 20 objects",
+        "delete      WAL of timeline 1, 000000010000000000000001 to 000000010000000000000014: 20 objects",
         "is the newest whole one from before the window",
         "ended inside the window",
         "is needed by no target in the window",
@@ -167,6 +167,35 @@ async fn an_entry_that_cannot_be_read_stops_every_deletion() {
 }
 
 #[tokio::test]
+async fn a_backup_that_lost_a_part_is_told_and_no_backup_goes_for_it() {
+    let scene = Scene::new().await;
+    let names = scene.names().await;
+    let of_day_five = names.iter().filter(|name| name.ends_with("base-0001.tar.zst")).nth(5).unwrap();
+    let store = scene.repository.store();
+    let versions: Vec<_> = store.versions(of_day_five).try_collect().await.unwrap();
+    store.delete_version(of_day_five, &versions[0].version).await.unwrap();
+    let report = scene.run().await;
+    assert!(!report.is_good(), "{report}");
+    assert!(report.to_string().contains(&format!("PROBLEM     {of_day_five}: it is not there")), "{report}");
+    // The one of day 4 is the anchor now.
+    assert_eq!(count(&scene.names().await, "catalog/"), 6);
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_fetched_stops_deletions_and_not_the_run() {
+    let scene = Scene::new().await;
+    let before = scene.names().await;
+    let faults = Faults::none();
+    let repository = scene.repository.store().with_faults(&faults);
+    let broken = Repository::open(repository).await.unwrap();
+    faults.once(Operation::Read, Fault::Unreachable);
+    let report = scene.run_on(&broken, CancellationToken::new()).await.unwrap();
+    assert!(!report.is_good() && report.planned.refusal.is_some(), "{report}");
+    assert_eq!(scene.names().await, before);
+    assert!(scene.run().await.is_good());
+}
+
+#[tokio::test]
 async fn while_an_entry_stays_so_do_its_parts_and_all_wal() {
     let scene = Scene::new().await;
     let faults = Faults::none();
@@ -175,11 +204,11 @@ async fn while_an_entry_stays_so_do_its_parts_and_all_wal() {
     let report = scene.run_on(&broken, CancellationToken::new()).await.unwrap();
     assert!(!report.is_good() && report.outcome.failed == 1, "{report}");
     let left = scene.names().await;
-    // The trial goes, and what belongs to the six other backups.
-    assert_eq!((count(&left, "catalog/"), count(&left, "wal/"), count(&left, "check/")), (4, 40, 0));
-    assert_eq!(left.len(), 4 * 5 + 40 + 1);
+    // The trial goes, and what belongs to the four other backups.
+    assert_eq!((count(&left, "catalog/"), count(&left, "wal/"), count(&left, "check/")), (6, 40, 0));
+    assert_eq!(left.len(), 6 * 5 + 40 + 1);
     assert!(scene.run().await.is_good());
-    assert_eq!(scene.names().await.len(), 3 * 5 + 12 + 1);
+    assert_eq!(scene.names().await.len(), 5 * 5 + 20 + 1);
 }
 
 #[tokio::test]
@@ -188,8 +217,8 @@ async fn a_run_that_is_cancelled_deletes_nothing_more() {
     let before = scene.names().await;
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let report = scene.run_on(&scene.repository, cancel).await.unwrap();
-    assert!(report.outcome.interrupted && !report.is_good());
+    let error = scene.run_on(&scene.repository, cancel).await.unwrap_err();
+    assert!(matches!(error, RetainError::Interrupted), "{error}");
     assert_eq!(scene.names().await, before);
 }
 

@@ -75,7 +75,7 @@ fn sort_out(mut listed: Vec<Listed>, mut names: Names) -> Survey {
         // Delete markers alone hide nothing.
         let Some((newest, bytes)) = stored().next() else { continue };
         let hidden = versions.first().is_some_and(|first| first.bytes.is_none());
-        seen.note(&newest.name, newest.stored_at);
+        seen.note(&newest.name, (!hidden).then_some(bytes), newest.stored_at);
         if !hidden {
             names.add(&newest.name, bytes, newest.stored_at);
         }

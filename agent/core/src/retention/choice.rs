@@ -61,8 +61,10 @@ impl<'a> Choice<'a> {
         let anchor = line.anchor(window);
         let timeline = line.timeline;
         for (index, member) in line.members.iter().enumerate().skip(anchor.unwrap_or(0)) {
-            let reason = if member.entry.stopped_at() > window.begin {
+            let reason = if member.ended > window.begin {
                 BackupReason::InWindow
+            } else if member.ended > window.early() {
+                BackupReason::AtEdge
             } else if anchor == Some(index) {
                 BackupReason::Anchor { timeline }
             } else {

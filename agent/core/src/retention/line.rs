@@ -1,7 +1,8 @@
 //! One timeline with its ancestors, as retention sees it: its backups, which of them are kept, and
 //! from where on its WAL is.
 
-use super::{CLOCK_MARGIN, Policy};
+use super::seen::Seen;
+use super::{CLOCK_AHEAD_MAX, Policy};
 use crate::backup_id::BackupId;
 use crate::catalog::CatalogEntry;
 use crate::history::TimelineHistory;
@@ -24,6 +25,17 @@ impl Window {
         Self { begin: now.saturating_sub(policy.window).unwrap_or(Timestamp::MIN), now, policy }
     }
 
+    /// The earliest target of a restore that may be running: its target was in the window when it
+    /// began. Clocks may differ.
+    pub fn early(&self) -> Timestamp {
+        self.begin.saturating_sub(self.policy.edge).unwrap_or(Timestamp::MIN)
+    }
+
+    /// When nobody needs what happened at `time` any more, and no restore that reads it is running.
+    pub fn done_with(&self, time: Timestamp) -> Timestamp {
+        self.leaves(time.saturating_add(self.policy.edge).unwrap_or(Timestamp::MAX))
+    }
+
     /// When a target at `time` leaves the window.
     pub fn leaves(&self, time: Timestamp) -> Timestamp {
         time.saturating_add(self.policy.window).unwrap_or(Timestamp::MAX)
@@ -35,6 +47,11 @@ pub(super) struct Member<'a> {
     pub entry: &'a CatalogEntry,
     /// The number of the segment that it starts in.
     pub start: u64,
+    /// When it ended, by the later of two clocks: the database's, and the repository's when it
+    /// stored the entry. A wrong clock must not make a backup older than it is.
+    pub ended: Timestamp,
+    /// Whether all its objects are there, and it did not end in the future.
+    sound: bool,
     /// How far it can be recovered along the line; none if its own WAL is not whole.
     reach: Option<Timestamp>,
 }
@@ -49,7 +66,7 @@ pub(super) struct Line<'a> {
 
 impl<'a> Line<'a> {
     /// Finds the backups of a line; none if it has no backup, so that nothing can be recovered.
-    pub fn of(timeline: TimelineId, holdings: Holdings<'a>) -> Option<Self> {
+    pub fn of(timeline: TimelineId, holdings: Holdings<'a>, seen: &Seen, now: Timestamp) -> Option<Self> {
         let history = history_of(timeline, holdings.histories);
         let size = u64::from(holdings.coverage.segment_size().bytes());
         let contained = |entry: &&CatalogEntry| history.contains(entry.timeline(), entry.stop_lsn());
@@ -60,6 +77,8 @@ impl<'a> Line<'a> {
             .map(|entry| Member {
                 entry,
                 start: entry.start_lsn().get() / size,
+                ended: entry.stopped_at().max(seen.entered(entry.id()).unwrap_or(entry.stopped_at())),
+                sound: seen.missing_of(entry).is_none() && !is_of_the_future(entry, now),
                 reach: match restorable(entry, holdings.coverage, &history) {
                     Restorable::Until { time, .. } => Some(time),
                     Restorable::No => None,
@@ -73,16 +92,15 @@ impl<'a> Line<'a> {
     /// Whether a target in the window can lie on it: one of its backups is of the window, or
     /// can be recovered into it.
     pub fn has_targets(&self, window: &Window) -> bool {
-        let early = window.begin.saturating_sub(CLOCK_MARGIN).unwrap_or(Timestamp::MIN);
-        self.members.iter().any(|member| {
-            member.entry.stopped_at() >= early || member.reach.is_some_and(|reach| reach >= early)
-        })
+        let early = window.early();
+        self.members
+            .iter()
+            .any(|member| member.ended >= early || member.reach.is_some_and(|reach| reach >= early))
     }
 
     /// Where its newest whole backup from before the window stands among the members.
     pub fn anchor(&self, window: &Window) -> Option<usize> {
-        let before = |member: &Member<'_>| member.entry.stopped_at() <= window.begin;
-        self.members.iter().rposition(|member| before(member) && member.is_whole())
+        self.members.iter().rposition(|member| member.ended <= window.early() && member.is_whole())
     }
 
     /// What the kept backups of this line need; those of `counted` are kept whatever their age.
@@ -97,12 +115,13 @@ impl<'a> Line<'a> {
             self.members.iter().filter(|member| kept.contains(member.entry.id())).collect();
         let first = kept.iter().min_by_key(|member| member.start)?;
         let mut frees = Vec::new();
-        let mut lowest = u64::MAX;
+        let (mut lowest, mut soonest) = (u64::MAX, Timestamp::MAX);
         // From the newest on: what starts last of all that a moment still has to keep.
         for member in kept.iter().rev() {
             lowest = lowest.min(member.start);
             if member.is_whole() {
-                frees.push((lowest, window.leaves(member.entry.stopped_at())));
+                soonest = soonest.min(window.done_with(member.ended));
+                frees.push((lowest, soonest));
             }
         }
         frees.reverse();
@@ -121,23 +140,28 @@ impl<'a> Line<'a> {
     /// When the last target of this line, by what is stored now, leaves the window.
     pub fn last_target_leaves(&self, window: &Window) -> Timestamp {
         let reach = self.members.iter().filter_map(|member| member.reach).max();
-        let stopped = self.members.iter().map(|member| member.entry.stopped_at()).max();
+        let stopped = self.members.iter().map(|member| member.ended).max();
         let last = reach.max(stopped).unwrap_or(window.now);
-        window.leaves(last.saturating_add(CLOCK_MARGIN).unwrap_or(Timestamp::MAX))
+        window.done_with(last)
     }
 
     /// When the member at `index` is not needed any more on this line: when a newer whole one
     /// is from before the window.
     pub fn freed(&self, index: usize, window: &Window) -> Option<Timestamp> {
         let newer = self.members.get(index + 1..).unwrap_or_default();
-        newer.iter().find(|member| member.is_whole()).map(|member| window.leaves(member.entry.stopped_at()))
+        newer.iter().filter(|member| member.is_whole()).map(|member| window.done_with(member.ended)).min()
     }
 }
 
 impl Member<'_> {
     pub fn is_whole(&self) -> bool {
-        self.reach.is_some()
+        self.sound && self.reach.is_some()
     }
+}
+
+/// Whether a backup ended so far ahead of `now` that the database's clock was wrong.
+pub(super) fn is_of_the_future(entry: &CatalogEntry, now: Timestamp) -> bool {
+    entry.stopped_at().duration_since(now) > CLOCK_AHEAD_MAX
 }
 
 /// The WAL that a line keeps: from the floor on.

@@ -3,6 +3,7 @@
 
 use crate::backup_id::BackupId;
 use crate::object_key::{ObjectKey, WalObject};
+use crate::segment::SegmentName;
 use crate::wal_file::WalFile;
 
 /// What wald's objects are.
@@ -50,6 +51,21 @@ impl ObjectName {
             "verify" => dated(name, LEDGER_PREFIX).then_some(ObjectName::Ledger),
             "expire" => dated(name, RUN_PREFIX).then_some(ObjectName::Run),
             _ => backup_object(name),
+        }
+    }
+
+    /// Whether it tells of runs, and no recovery reads it.
+    pub(super) fn is_record(&self) -> bool {
+        matches!(self, ObjectName::Guarantees | ObjectName::Trial | ObjectName::Ledger | ObjectName::Run)
+    }
+
+    /// The segment that WAL is, belongs to, or that is missing.
+    pub(super) fn segment(&self) -> Option<SegmentName> {
+        match self {
+            ObjectName::Wal(WalObject::File(file) | WalObject::Proof(file)) | ObjectName::Gap(file) => {
+                file.segment()
+            }
+            _ => None,
         }
     }
 }

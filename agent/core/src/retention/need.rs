@@ -78,6 +78,8 @@ pub enum Reason {
 pub enum BackupReason {
     /// It ended inside the window.
     InWindow,
+    /// It ended shortly before the window: a restore that began when it was inside may be running.
+    AtEdge,
     /// It is the newest whole one that ended before the window began: the earliest targets start
     /// from it.
     Anchor {
@@ -165,6 +167,9 @@ impl fmt::Display for BackupReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BackupReason::InWindow => f.write_str("ended inside the window"),
+            BackupReason::AtEdge => {
+                f.write_str("ended shortly before the window: a restore of it may be running")
+            }
             BackupReason::Anchor { timeline } => write!(
                 f,
                 "is the newest whole one from before the window: its first targets on timeline {timeline} start \

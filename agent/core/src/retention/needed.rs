@@ -2,7 +2,7 @@
 
 use super::choice::Choice;
 use super::guard::{Guards, Shape, segments_of};
-use super::line::{Holding, Line, Window};
+use super::line::{Holding, Line, Window, is_of_the_future};
 use super::name::ObjectName;
 use super::need::{BackupReason, Need, Pending, Reason, Unneeded};
 use super::seen::Seen;
@@ -49,6 +49,25 @@ pub struct Needed {
     /// WAL that was stored since then may be needed by a backup in progress.
     pending_since: Option<Timestamp>,
     seen: Seen,
+    unreadable: BTreeSet<String>,
+    unsound: Vec<(BackupId, Unsound)>,
+}
+
+/// Why a backup of the catalog stands in for no other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unsound {
+    /// This object of it is not there, or not of the size that its entry says.
+    Missing(String),
+    /// It ended in the future, by the database's clock.
+    OfTheFuture,
+}
+
+fn unsound(basis: &Basis<'_>, now: Timestamp) -> Vec<(BackupId, Unsound)> {
+    let why = |entry: &CatalogEntry| match basis.seen.missing_of(entry) {
+        Some(object) => Some(Unsound::Missing(object)),
+        None => is_of_the_future(entry, now).then_some(Unsound::OfTheFuture),
+    };
+    basis.holdings.catalog.iter().filter_map(|entry| Some((entry.id().clone(), why(entry)?))).collect()
 }
 
 /// Finds out what the window from `now - policy.window` to `now` needs. Costs a pass over the
@@ -56,18 +75,23 @@ pub struct Needed {
 pub fn needed(basis: Basis<'_>, policy: Policy, now: Timestamp) -> Needed {
     let window = Window::at(now, policy);
     let holdings = basis.holdings;
-    let known = timelines(holdings.catalog, holdings.histories);
-    let lines: Vec<Line<'_>> = known.iter().filter_map(|tl| Line::of(*tl, holdings)).collect();
-    let choice = Choice::make(&lines, known.last().copied(), &window);
+    let tls = timelines(holdings.catalog, holdings.histories);
+    let lines: Vec<Line<'_>> = tls.iter().filter_map(|tl| Line::of(*tl, holdings, basis.seen, now)).collect();
+    let choice = Choice::make(&lines, tls.last().copied(), &window);
     let foreign = |entry: &&CatalogEntry| {
         entry.system_id() != holdings.system_id || entry.segment_size() != holdings.coverage.segment_size()
     };
     let foreign =
         holdings.catalog.iter().find(foreign).map(|entry| ObjectKey::catalog(entry.id()).to_string());
+    let known: BTreeSet<&BackupId> = holdings.catalog.iter().map(CatalogEntry::id).collect();
+    // An entry that is listed and was not read is a backup of which nothing is known.
+    let unread =
+        basis.seen.entries().find(|id| !known.contains(id)).map(|id| ObjectKey::catalog(id).to_string());
     let everything = basis
         .unreadable
         .first()
         .cloned()
+        .or(unread)
         .or(foreign)
         .map(|key| Reason::Unreadable { key })
         .or_else(|| choice.minimum.is_empty().then_some(Reason::NoBackup));
@@ -78,16 +102,20 @@ pub fn needed(basis: Basis<'_>, policy: Policy, now: Timestamp) -> Needed {
         backups: holdings.catalog.iter().map(|entry| (entry.id().clone(), None)).collect(),
         lines: Vec::new(),
         stretches: BTreeMap::new(),
-        latest: known.last().map(|latest| (*latest, lines.iter().any(|line| line.timeline == *latest))),
+        latest: tls.last().map(|latest| (*latest, lines.iter().any(|line| line.timeline == *latest))),
         shapes: lines.iter().map(|line| Shape::of(line, holdings.coverage.segment_size())).collect(),
         pending_since: None,
         seen: basis.seen.clone(),
+        unreadable: basis.unreadable.iter().cloned().collect(),
+        unsound: unsound(&basis, now),
     };
     // An entry that can't be read is a backup all the same.
-    for key in basis.unreadable {
-        if let Some(ObjectName::Catalog(id)) = ObjectName::parse(key) {
-            needed.backups.entry(id).or_insert(None);
-        }
+    let named = basis.unreadable.iter().filter_map(|key| match ObjectName::parse(key) {
+        Some(ObjectName::Catalog(id)) => Some(id),
+        _ => None,
+    });
+    for id in named.chain(basis.seen.entries().cloned()) {
+        needed.backups.entry(id).or_insert(None);
     }
     needed.backups.extend(choice.reasons(&window).into_iter().map(|(id, kept)| (id.clone(), Some(kept))));
     let kept: BTreeSet<&BackupId> = choice.kept.keys().copied().collect();
@@ -106,6 +134,10 @@ impl Needed {
             ObjectName::Identity => self.for_ever(Reason::Identity),
             ObjectName::Wal(WalObject::File(file) | WalObject::Proof(file)) => self.wal(file, stored_at),
             ObjectName::Gap(file) => self.gap(file, stored_at),
+            // Whatever else is known: an entry is no leftover.
+            ObjectName::Catalog(id) if !self.backups.contains_key(&id) => {
+                self.for_ever(Reason::Unreadable { key: name.to_owned() })
+            }
             ObjectName::Catalog(id) | ObjectName::BackupObject(id) => self.backup(id, stored_at),
             ObjectName::Guarantees if self.seen.is_newest(name) => self.for_ever(Reason::Record),
             ObjectName::Guarantees | ObjectName::Trial => self.trial(stored_at),
@@ -126,6 +158,30 @@ impl Needed {
     /// Every backup with a catalog entry; with the reason and the time if it is kept.
     pub fn backups(&self) -> impl Iterator<Item = (&BackupId, Option<(BackupReason, Timestamp)>)> {
         self.backups.iter().map(|(id, kept)| (id, *kept))
+    }
+
+    /// Backups of the catalog that stand in for no other, with the reason.
+    pub fn unsound(&self) -> &[(BackupId, Unsound)] {
+        &self.unsound
+    }
+
+    /// Whether a name leads on from one of `backups`, so that it has to stay as long as they do.
+    pub fn leads_on_from(&self, backups: &BTreeSet<&BackupId>) -> impl Fn(&str) -> bool + use<> {
+        let guards = self.guards(backups);
+        move |name| {
+            let segment = ObjectName::parse(name).as_ref().and_then(ObjectName::segment);
+            segment.is_some_and(|segment| guards.backup_for(segment).is_some())
+        }
+    }
+
+    /// No lock is wanted beyond this: what is needed for longer is extended again in time.
+    pub(super) fn lock_end_max(&self) -> Timestamp {
+        self.window.leaves(self.window.now)
+    }
+
+    /// Whether the object can't be understood.
+    pub(super) fn is_unreadable(&self, name: &str) -> bool {
+        self.unreadable.contains(name)
     }
 
     /// The timelines whose targets are kept, each with the first segment of its WAL (on this

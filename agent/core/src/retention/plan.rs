@@ -136,6 +136,15 @@ pub enum Refusal {
         /// The object.
         key: String,
     },
+    /// Somebody deleted what is needed, by name.
+    #[error(
+        "{count} delete markers hid what is needed: they are removed, and nothing else is deleted in this run; find \
+         out who set them, then run wald expire again"
+    )]
+    Hidden {
+        /// How many.
+        count: usize,
+    },
     /// What the plan was made from is open to doubt.
     #[error("{reason}")]
     Doubtful {
@@ -184,13 +193,28 @@ pub fn plan<V>(inputs: Inputs<'_, V>) -> Plan {
             }
             Need::Needed { .. } if marker => unneeded.add(index, version, Unneeded::StrayMarker),
             Need::Needed { reason, until } => {
-                plan.extend.extend(extension(&inputs, index, until));
+                // What was written over an object that decides is kept, and not for longer than it must.
+                if !inputs.needed.is_unreadable(&version.name)
+                    || survey.is_first(&version.name, version.stored_at)
+                {
+                    plan.extend.extend(extension(&inputs, index, until));
+                }
                 plan.keep.push(Kept { version: index, reason, until });
             }
         }
     }
+    // A run may end early: what protects most goes first, and of that what lapses soonest.
+    plan.extend.sort_by_key(|extension| {
+        let name = inputs.versions.get(extension.version).map(|version| version.name.as_str());
+        let is_record = name.and_then(ObjectName::parse).is_some_and(|name| name.is_record());
+        (is_record, extension.from.map(|lock| lock.until))
+    });
     if let Some(Reason::Unreadable { key }) = inputs.needed.everything() {
         plan.refusal = Some(Refusal::Unreadable { key: key.clone() });
+        return plan;
+    }
+    if !plan.heal.is_empty() {
+        plan.refusal = Some(Refusal::Hidden { count: plan.heal.len() });
         return plan;
     }
     plan.abort = aborts(&inputs);
@@ -200,6 +224,7 @@ pub fn plan<V>(inputs: Inputs<'_, V>) -> Plan {
 
 /// The lock that a needed version is to get, if it has less than it needs.
 fn extension<V>(inputs: &Inputs<'_, V>, version: usize, until: Timestamp) -> Option<Extension> {
+    let until = until.min(inputs.needed.lock_end_max());
     let wanted = ObjectLock { mode: inputs.lock?.mode, until };
     let from = match inputs.locks.get(version) {
         Some(LockState::Held(lock)) if lock.covers(&wanted) => return None,

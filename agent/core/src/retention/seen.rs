@@ -3,6 +3,7 @@
 
 use super::name::ObjectName;
 use crate::backup_id::BackupId;
+use crate::catalog::CatalogEntry;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
@@ -15,17 +16,29 @@ pub struct Seen {
     run: Option<String>,
     /// When the last object of each backup's folder was stored.
     folders: BTreeMap<BackupId, Timestamp>,
+    /// When each backup's catalog entry was stored.
+    entries: BTreeMap<BackupId, Timestamp>,
+    /// The size of each object of a backup that a plain read finds; none, if its versions differ.
+    sizes: BTreeMap<String, Option<u64>>,
 }
 
 impl Seen {
-    /// Takes one listed object or version.
-    pub fn note(&mut self, name: &str, stored_at: Timestamp) {
+    /// Takes one listed object or version. `bytes` is its size; none, if a plain read does not
+    /// find it.
+    pub fn note(&mut self, name: &str, bytes: Option<u64>, stored_at: Timestamp) {
         let newest = match ObjectName::parse(name) {
             Some(ObjectName::Guarantees) => &mut self.guarantees,
             Some(ObjectName::Ledger) => &mut self.ledger,
             Some(ObjectName::Run) => &mut self.run,
             Some(ObjectName::BackupObject(id)) => {
                 let newest = self.folders.entry(id).or_insert(stored_at);
+                *newest = stored_at.max(*newest);
+                let size = self.sizes.entry(name.to_owned()).or_insert(bytes);
+                *size = size.filter(|known| bytes == Some(*known));
+                return;
+            }
+            Some(ObjectName::Catalog(id)) => {
+                let newest = self.entries.entry(id).or_insert(stored_at);
                 *newest = stored_at.max(*newest);
                 return;
             }
@@ -44,6 +57,28 @@ impl Seen {
     /// When the last object of a backup's folder was stored.
     pub(super) fn last_added(&self, id: &BackupId) -> Option<Timestamp> {
         self.folders.get(id).copied()
+    }
+
+    /// When a backup's catalog entry was stored.
+    pub(super) fn entered(&self, id: &BackupId) -> Option<Timestamp> {
+        self.entries.get(id).copied()
+    }
+
+    /// The backups that have a catalog entry, readable or not.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &BackupId> {
+        self.entries.keys()
+    }
+
+    /// The first object of a backup that is not there, or not of the size that the entry says.
+    pub(super) fn missing_of(&self, entry: &CatalogEntry) -> Option<String> {
+        let parts = entry.parts().iter().map(|part| (part.name.as_str(), part.stored_bytes));
+        let others = [&entry.facts().manifest, &entry.facts().file_list];
+        let others = others.into_iter().map(|object| (object.name.as_str(), object.stored_bytes));
+        let is_there = |name: &str, bytes: u64| {
+            let key = entry.object_key(name).ok();
+            key.and_then(|key| self.sizes.get(key.as_str()).copied().flatten()) == Some(bytes)
+        };
+        parts.chain(others).find(|(name, bytes)| !is_there(name, *bytes)).map(|(name, _)| name.to_owned())
     }
 
     /// The folders, with the time of their last object.

@@ -32,7 +32,7 @@ impl Groups {
             ) => {
                 self.backups.entry(id).or_default().push(removal);
             }
-            (Some(name), _) => match segment(&name) {
+            (Some(name), _) => match name.segment() {
                 Some(segment) => self.wal.push((segment, removal)),
                 None => self.rest.push(removal),
             },
@@ -59,16 +59,6 @@ impl Groups {
 fn key<'a, V>(versions: &'a [ListedVersion<V>], removal: &Removal) -> Option<(&'a str, bool, Timestamp)> {
     let version = versions.get(removal.version)?;
     Some((version.name.as_str(), version.is_latest, version.stored_at))
-}
-
-/// The segment that WAL is, belongs to, or that is missing.
-fn segment(name: &ObjectName) -> Option<SegmentName> {
-    match name {
-        ObjectName::Wal(WalObject::File(file) | WalObject::Proof(file)) | ObjectName::Gap(file) => {
-            file.segment()
-        }
-        _ => None,
-    }
 }
 
 fn is_proof(name: &str) -> bool {

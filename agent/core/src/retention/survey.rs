@@ -20,8 +20,12 @@ use std::collections::BTreeMap;
 struct Name {
     /// When the newest object was stored; none: there are only markers.
     object: Option<Timestamp>,
+    /// When the first object was stored.
+    first: Option<Timestamp>,
     /// How many objects there are.
     objects: usize,
+    /// The size that all objects have; none, if they differ.
+    bytes: Option<u64>,
     /// When the newest marker was stored.
     marker: Option<Timestamp>,
     /// Whether a plain read finds nothing.
@@ -42,7 +46,12 @@ impl<'a> Survey<'a> {
             let name = names.entry(&version.name).or_default();
             match version.kind {
                 VersionKind::Object => {
+                    name.first =
+                        Some(name.first.map_or(version.stored_at, |first| first.min(version.stored_at)));
                     name.object = name.object.max(Some(version.stored_at));
+                    let size = Some(version.size_bytes);
+                    name.bytes =
+                        if name.objects == 0 { size } else { name.bytes.filter(|_| name.bytes == size) };
                     name.objects += 1;
                 }
                 VersionKind::DeleteMarker => {
@@ -70,7 +79,7 @@ impl<'a> Survey<'a> {
         let mut seen = Seen::default();
         for (name, found) in &self.names {
             if let Some(stored_at) = found.stored_at() {
-                seen.note(name, stored_at);
+                seen.note(name, found.bytes.filter(|_| !found.hidden), stored_at);
             }
         }
         seen
@@ -103,6 +112,11 @@ impl<'a> Survey<'a> {
     /// Whether the versions of a name hold any bytes.
     pub(super) fn has_object(&self, name: &str) -> bool {
         self.names.get(name).is_some_and(|found| found.object.is_some())
+    }
+
+    /// Whether nothing was stored under this name before.
+    pub(super) fn is_first(&self, name: &str, stored_at: Timestamp) -> bool {
+        self.names.get(name).and_then(|found| found.first).is_none_or(|first| stored_at <= first)
     }
 
     /// When a name was stored, by which all of its versions are judged. They have one fate.

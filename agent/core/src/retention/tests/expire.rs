@@ -24,6 +24,8 @@ enum Act {
     Hide(u16),
     /// Somebody writes over an object.
     Overwrite(u16),
+    /// The repository loses an object of a backup, or the end of it.
+    Lose(u16, bool),
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
@@ -34,6 +36,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         2 => (any_event(), any::<u64>()).prop_map(|(event, turns)| Act::Two(promised(event), turns)),
         1 => any::<u16>().prop_map(Act::Hide),
         1 => any::<u16>().prop_map(Act::Overwrite),
+        1 => any::<(u16, bool)>().prop_map(|(number, whole)| Act::Lose(number, whole)),
     ]
 }
 
@@ -85,7 +88,7 @@ impl Scene {
         let now = self.world.now;
         // What is hidden can come to light again, and must not be lost before.
         let (old, new) = (before.uncovered(), self.repository.uncovered());
-        let (old, new) = (old.seen_by_restore(&self.world), new.seen_by_restore(&self.world));
+        let (old, new) = (old.restorable(&self.world), new.restorable(&self.world));
         assert_nothing_is_missed(&old, &new, from);
         let left: Vec<String> = new.catalog.iter().map(|entry| entry.id().to_string()).collect();
         let (was, is) = (whole_backups(&old), whole_backups(&new));
@@ -107,19 +110,30 @@ impl Scene {
         }
     }
 
+    /// Until the next run nothing that is needed is without its lock, and no lock is endless.
+    fn assert_locked(&self, after: &Run) {
+        let Some(policy) = self.repository.lock else { return };
+        let farthest = self.world.now + self.policy.window;
+        for kept in &after.plan.keep {
+            let version = &self.repository.versions[kept.version];
+            let wanted = ObjectLock { mode: policy.mode, until: kept.until.min(farthest) };
+            assert!(version.lock.is_some_and(|lock| lock.covers(&wanted)), "{}", version.name);
+            let at_creation = policy.lock_at(version.stored_at).until;
+            let longest = at_creation.max(farthest + hours(31));
+            assert!(version.lock.is_some_and(|lock| lock.until <= longest), "{}", version.name);
+        }
+    }
+
     fn act(&mut self, act: Act) {
         match act {
             Act::Live(event) => self.live(event),
             Act::Expire => self.checked(|scene| {
                 scene.repository.expire(&scene.world, scene.policy);
                 let again = scene.planned();
+                scene.assert_locked(&again);
                 assert!(again.plan.is_empty(), "a second run does something: {:?}", again.steps);
-                let all = scene.repository.uncovered().seen_by_restore(&scene.world);
-                assert_nothing_is_missed(
-                    &all,
-                    &scene.repository.seen_by_restore(&scene.world),
-                    scene.begin(),
-                );
+                let all = scene.repository.uncovered().restorable(&scene.world);
+                assert_nothing_is_missed(&all, &scene.repository.restorable(&scene.world), scene.begin());
             }),
             Act::Interrupted(after) => {
                 let mut uninterrupted = self.repository.clone();
@@ -163,6 +177,17 @@ impl Scene {
             Act::Hide(number) => {
                 if let Some(name) = self.repository.pick(number) {
                     self.repository.put(&name, self.world.now, true);
+                }
+            }
+            Act::Lose(number, whole) => {
+                let is_object = |name: &String| name.contains("Z-full/");
+                if let Some(name) = self.repository.pick(number).filter(is_object) {
+                    if whole {
+                        self.repository.versions.retain(|version| version.name != name);
+                    }
+                    for version in self.repository.versions.iter_mut().filter(|v| v.name == name) {
+                        version.truncated = true;
+                    }
                 }
             }
             Act::Overwrite(number) => {
@@ -214,9 +239,9 @@ fn day_by_day_garbage_goes_and_locks_are_extended_once() {
             scene.act(Act::Expire);
         }
         let seen = scene.repository.seen_by_restore(&scene.world);
-        // The window, the day of the anchor, today, and the days for which locks are longer.
-        assert!(seen.catalog.len() <= 7, "{}", seen.catalog.len());
-        assert!(seen.segments.len() <= 7 * 24, "{}", seen.segments.len());
+        // The window, a day for restores, that of the anchor, today, and those by which locks are longer.
+        assert!(seen.catalog.len() <= 8, "{}", seen.catalog.len());
+        assert!(seen.segments.len() <= 8 * 24, "{}", seen.segments.len());
         // A day has 24 segments and 8 other objects.
         let steady: usize = nightly[10..].iter().sum();
         assert!(steady <= 10 * 33, "{nightly:?}");
@@ -268,7 +293,7 @@ fn a_backup_with_a_longer_lock_keeps_its_wal_until_it_goes() {
     scene.act(Act::Expire);
     let seen = scene.repository.seen_by_restore(&scene.world);
     assert!(seen.catalog.iter().any(|entry| entry.id() == first.id()));
-    assert!(seen.catalog.len() <= 5 && seen.segments.len() == scene.world.segments.len());
+    assert!(seen.catalog.len() <= 6 && seen.segments.len() == scene.world.segments.len());
     scene.live(Event::Idle { hours: 25 });
     scene.act(Act::Expire);
     let seen = scene.repository.seen_by_restore(&scene.world);

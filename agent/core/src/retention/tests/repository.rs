@@ -1,6 +1,6 @@
 //! A repository with versions and locks, in which a [`World`] is archived and expired.
 
-use super::world::{World, size, system};
+use super::world::{World, object_bytes, size, system};
 use crate::catalog::CatalogEntry;
 use crate::object_key::ObjectKey;
 use crate::object_lock::{LockPolicy, ObjectLock};
@@ -21,6 +21,8 @@ pub struct Stored {
     pub marker: bool,
     pub stored_at: Timestamp,
     pub lock: Option<ObjectLock>,
+    /// Bytes of it were lost.
+    pub truncated: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -59,7 +61,14 @@ impl Repository {
 
     pub fn put(&mut self, name: &str, stored_at: Timestamp, marker: bool) {
         let lock = self.lock.filter(|_| !marker).map(|policy| policy.lock_at(stored_at));
-        self.versions.push(Stored { name: name.to_owned(), id: self.next, marker, stored_at, lock });
+        self.versions.push(Stored {
+            name: name.to_owned(),
+            id: self.next,
+            marker,
+            stored_at,
+            lock,
+            truncated: false,
+        });
         self.next += 1;
     }
 
@@ -143,6 +152,19 @@ impl Repository {
         seen
     }
 
+    /// The cluster as `wald restore` would really bring it back: without damaged backups.
+    pub fn restorable(&self, world: &World) -> World {
+        let mut seen = self.seen_by_restore(world);
+        let latest = self.latest();
+        seen.catalog.retain(|entry| {
+            ["base-0001.tar.zst", "backup_manifest", "files.json.zst"].iter().all(|object| {
+                let key = entry.object_key(object).unwrap();
+                latest.get(key.as_str()).is_some_and(|version| !version.marker && !version.truncated)
+            })
+        });
+        seen
+    }
+
     pub fn listing(&self) -> Vec<ListedVersion<u64>> {
         let latest = self.latest();
         let listed = |version: &Stored| ListedVersion {
@@ -150,7 +172,7 @@ impl Repository {
             id: version.id,
             is_latest: latest[version.name.as_str()].id == version.id,
             kind: if version.marker { VersionKind::DeleteMarker } else { VersionKind::Object },
-            size_bytes: 10,
+            size_bytes: object_bytes(&version.name) - u64::from(version.truncated),
             stored_at: version.stored_at,
         };
         self.versions.iter().map(listed).collect()

@@ -7,8 +7,10 @@ use crate::catalog::{CatalogEntry, CatalogFacts, Part, StoredObject};
 use crate::coverage::{CoverageBuilder, WalCoverage};
 use crate::history::TimelineHistory;
 use crate::lsn::Lsn;
+use crate::object_key::ObjectKey;
 use crate::recovery_plan::{ArchiveMode, Holdings, PlanError, PlanRequest, RecoveryPlan, plan};
 use crate::recovery_window::history_of;
+use crate::retention::Seen;
 use crate::segment::{SegmentName, SegmentSize};
 use crate::system_id::SystemId;
 use crate::target::{Inclusion, RecoveryGoal, RecoveryTarget, TargetAction, TimelineChoice};
@@ -300,6 +302,28 @@ pub fn is_no_loss(holdings: Holdings<'_>, way: &RecoveryPlan, time: Timestamp, n
         let behind = entry.stop_lsn() > way.wal_end && history.contains(entry.timeline(), entry.stop_lsn());
         behind || restore(holdings, end.clone(), choice, Some(entry.id().clone()), now).is_ok()
     })
+}
+
+/// The size of every object of this name, as the entries say.
+pub fn object_bytes(name: &str) -> u64 {
+    match name.rsplit('/').next() {
+        Some("base-0001.tar.zst") => 1000,
+        Some("backup_manifest" | "files.json.zst") => 5,
+        _ => 10,
+    }
+}
+
+/// What a listing shows where no object of a backup is damaged.
+pub fn seen_of(world: &World) -> Seen {
+    let mut seen = Seen::default();
+    for entry in &world.catalog {
+        seen.note(ObjectKey::catalog(entry.id()).as_str(), Some(10), entry.stopped_at());
+        for object in ["base-0001.tar.zst", "backup_manifest", "files.json.zst"] {
+            let key = entry.object_key(object).unwrap();
+            seen.note(key.as_str(), Some(object_bytes(object)), entry.stopped_at());
+        }
+    }
+    seen
 }
 
 pub fn entry(

@@ -132,7 +132,7 @@ pub async fn run(
         asked = locks.asked;
     }
     let mut findings = scene.findings(&tonight);
-    let together = losses::Losses::new(&scene.inventory, &holes).work_out(&mut findings);
+    let together = losses::Losses::new(&scene.inventory, &holes, &findings).work_out(&mut findings);
     tonight.note_proofs(&mut scene.objects, scene.begun);
     let mut report = scene.report(repository, options, clock, &chosen, &tonight, findings);
     report.lost_targets = together;

@@ -26,11 +26,17 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// Of a repository as it would be without `holes`.
-    pub fn new<'h>(inventory: &Inventory, holes: impl IntoIterator<Item = &'h Hole>) -> Self {
+    /// Of a repository as it would be without `holes`, and with the WAL that `findings` miss.
+    pub fn new<'h>(
+        inventory: &Inventory,
+        holes: impl IntoIterator<Item = &'h Hole>,
+        findings: &[Finding],
+    ) -> Self {
         let coverage = &inventory.coverage;
-        let missing = holes.into_iter().flat_map(|hole| {
-            let stored_at = stored_about(coverage, hole);
+        let gone = findings.iter().filter_map(|finding| gone_segment(finding, coverage));
+        let gone: Vec<Hole> = gone.collect();
+        let missing = holes.into_iter().copied().chain(gone).flat_map(|hole| {
+            let stored_at = stored_about(coverage, &hole);
             let last = hole.last.min(hole.first.saturating_add(FILLED_MAX));
             (hole.first..=last).map(move |number| (hole.timeline, number, stored_at))
         });
@@ -46,25 +52,36 @@ impl Losses {
     pub fn work_out(&self, findings: &mut [Finding]) -> Vec<LostTargets> {
         let mut all = Unusable::default();
         let mut lone: BTreeMap<TimelineId, Vec<LostTargets>> = BTreeMap::new();
-        for (index, finding) in findings.iter_mut().enumerate() {
-            let unusable =
-                if finding.damage.is_loss() { self.unusable(finding) } else { Unusable::default() };
-            all.add(&unusable);
-            finding.lost = if index < WORKED_OUT_MAX { self.undamaged.lost(&unusable) } else { Vec::new() };
-            for timeline in &unusable.histories {
-                if !self.undamaged.histories.contains_key(timeline) {
-                    let lost = self.without_history(*timeline);
-                    finding.lost.clone_from(&lost);
-                    lone.insert(*timeline, lost);
-                }
+        let mut worked_out = 0;
+        for finding in findings.iter_mut() {
+            if !finding.damage.is_loss() {
+                finding.lost = Some(Vec::new());
+                continue;
             }
+            let Some(unusable) = self.unusable(finding) else {
+                finding.lost = None;
+                continue;
+            };
+            all.add(&unusable);
+            let lone_history =
+                unusable.histories.iter().find(|timeline| !self.undamaged.histories.contains_key(timeline));
+            worked_out += 1;
+            finding.lost = match lone_history {
+                Some(timeline) => {
+                    let lost = self.without_history(*timeline);
+                    lone.insert(*timeline, lost.clone());
+                    Some(lost)
+                }
+                None => (worked_out <= WORKED_OUT_MAX).then(|| self.undamaged.lost(&unusable)),
+            };
         }
         let mut together = self.undamaged.lost(&all);
         together.extend(lone.into_values().flatten());
         together
     }
 
-    fn unusable(&self, finding: &Finding) -> Unusable {
+    /// What can't be used for it; none where the rest does not tell what would be lost by that.
+    fn unusable(&self, finding: &Finding) -> Option<Unusable> {
         let mut unusable = Unusable::default();
         match ObjectName::parse(&finding.object) {
             Some(ObjectName::Wal(WalObject::File(WalFile::Segment(first)))) => {
@@ -83,11 +100,20 @@ impl Losses {
                 unusable.histories.insert(timeline);
             }
             Some(ObjectName::Catalog(id) | ObjectName::BackupObject(id)) => {
+                // Of a backup whose entry is gone or can't be read nothing is known.
+                if !self.undamaged.catalog.iter().any(|entry| *entry.id() == id) {
+                    return None;
+                }
                 unusable.backups.insert(id);
             }
-            _ => {}
+            // Recovery never reads it.
+            Some(ObjectName::Wal(
+                WalObject::File(WalFile::BackupLabel(..)) | WalObject::Proof(WalFile::BackupLabel(..)),
+            )) => {}
+            // The end of a timeline, or the only backup: more than the listing says.
+            _ => return None,
         }
-        unusable
+        Some(unusable)
     }
 
     /// The history that leads to a timeline is not known: its own WAL is what is lost, as far as no backup
@@ -111,9 +137,28 @@ impl Losses {
     }
 }
 
+/// The segment that a finding is about, if it is not stored and not in a hole by the listing: the last of a
+/// timeline, or one that a delete marker hides.
+fn gone_segment(finding: &Finding, coverage: &WalCoverage) -> Option<Hole> {
+    let gone = matches!(finding.damage, Damage::Missing { .. } | Damage::Deleted);
+    match ObjectName::parse(&finding.object).filter(|_| gone)? {
+        ObjectName::Wal(WalObject::File(WalFile::Segment(segment))) => {
+            let (timeline, number) = (segment.timeline(), segment.number(coverage.segment_size())?);
+            coverage.segment(timeline, number).is_none().then_some(Hole {
+                timeline,
+                first: number,
+                last: number,
+            })
+        }
+        _ => None,
+    }
+}
+
 /// When the missing segments were likely stored, had they been: with the one after them.
 fn stored_about(coverage: &WalCoverage, hole: &Hole) -> Timestamp {
     let after = hole.last.checked_add(1).and_then(|number| coverage.segment(hole.timeline, number));
     let before = hole.first.checked_sub(1).and_then(|number| coverage.segment(hole.timeline, number));
-    after.or(before).map_or(Timestamp::UNIX_EPOCH, |segment| segment.stored_at)
+    // At the end of a timeline the one before it may be missing too.
+    let last = coverage.last(hole.timeline);
+    after.or(before).or(last).map_or(Timestamp::UNIX_EPOCH, |segment| segment.stored_at)
 }

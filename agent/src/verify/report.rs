@@ -130,6 +130,11 @@ impl fmt::Display for VerifyReport {
             writeln!(f, "lost by all of it together:")?;
             self.lost_targets.iter().try_for_each(|lost| print_lost(f, lost))?;
         }
+        let unknown = self.findings.iter().filter(|finding| finding.lost.is_none()).count();
+        if unknown > 0 {
+            let count = Count(u64::try_from(unknown).unwrap_or(u64::MAX), "finding");
+            writeln!(f, "what {count} may cost was not worked out, so more may be lost than is said here")?;
+        }
         for Unread { object, problem } in &self.unread {
             writeln!(f, "NOT READ {object}: {problem}")?;
         }
@@ -188,10 +193,12 @@ fn print_finding(f: &mut fmt::Formatter<'_>, finding: &Finding) -> fmt::Result {
         Some(time) => writeln!(f, "  last verified good {}", print_second(time))?,
         None => writeln!(f, "  never verified before")?,
     }
-    if finding.lost.is_empty() && finding.damage.is_loss() {
-        writeln!(f, "  no recovery target is lost by it alone")?;
+    match &finding.lost {
+        _ if !finding.damage.is_loss() => {}
+        None => writeln!(f, "  which recovery targets it costs was not worked out")?,
+        Some(lost) if lost.is_empty() => writeln!(f, "  no recovery target is lost by it alone")?,
+        Some(lost) => lost.iter().try_for_each(|lost| print_lost(f, lost))?,
     }
-    finding.lost.iter().try_for_each(|lost| print_lost(f, lost))?;
     writeln!(f, "  {}", finding.damage.advice())
 }
 

@@ -139,7 +139,7 @@ impl Scene {
                 damage: damage.clone(),
                 found_at: before.map_or(self.begun, |before| before.found_at),
                 last_good: stored.and_then(wald_core::ledger::Object::last_good),
-                lost: Vec::new(),
+                lost: None,
             });
         }
         for open in still_open(earlier.clone(), looked) {

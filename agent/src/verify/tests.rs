@@ -265,6 +265,7 @@ async fn without_a_backup_nothing_is_clean() {
     let report = verify(&repository, &options(Depth::Records)).await.unwrap();
     assert_eq!(report.verdict, Verdict::Findings);
     assert!(report.to_string().contains("there is no backup"), "{report}");
+    assert!(report.to_string().contains("was not worked out"), "{report}");
 }
 
 /// The name of a segment's object.
@@ -304,6 +305,10 @@ async fn what_was_deleted_stays_a_finding_night_after_night_until_it_is_back() {
     for _ in 0..5 {
         let report = verify(&repository, &options).await.unwrap();
         assert_eq!(objects(&report), [wal(last)], "{report}");
+        // It costs what was in it, though the listing ends in front of it.
+        let lost = report.findings[0].lost.as_ref().unwrap();
+        assert_eq!((lost.len(), lost[0].from_lsn.get()), (1, last * MIB), "{report}");
+        assert_eq!(report.lost_targets, *lost);
     }
     let (key, content) = sealed(last);
     put(&store, &key, content).await;
@@ -337,7 +342,7 @@ fn open_finding() -> Finding {
         damage: wald_core::ledger::Damage::Content { problem: "a bit".to_owned() },
         found_at: now(),
         last_good: None,
-        lost: Vec::new(),
+        lost: None,
     }
 }
 

@@ -22,8 +22,8 @@ pub struct Finding {
     pub found_at: Timestamp,
     /// When the object was last proven good; none: never.
     pub last_good: Option<Timestamp>,
-    /// Which recovery targets are lost by it alone.
-    pub lost: Vec<LostTargets>,
+    /// Which recovery targets are lost by it alone; none: that was not or can't be worked out.
+    pub lost: Option<Vec<LostTargets>>,
 }
 
 /// What is wrong.

@@ -37,7 +37,7 @@ fn head(objects: u64) -> Head {
             damage: Damage::Content { problem: "a bit".to_owned() },
             found_at: at(NOW),
             last_good: None,
-            lost: Vec::new(),
+            lost: None,
         }],
         walks: Vec::new(),
         objects,

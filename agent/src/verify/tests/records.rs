@@ -15,8 +15,8 @@ fn log(timelines: &[u32], wrong: Option<u64>) -> Vec<(ObjectKey, Vec<u8>)> {
     let (mut record, mut done, mut previous) = (Vec::new(), 0, 0u64);
     while raw.len() < timelines.len() << 20 {
         let at = FIRST * MIB + raw.len() as u64;
-        if raw.len() % PAGE == 0 {
-            let is_first = raw.len() % (1 << 20) == 0;
+        if raw.len().is_multiple_of(PAGE) {
+            let is_first = raw.len().is_multiple_of(1 << 20);
             let left = record.len() - done;
             let flags = u16::from(left > 0) | if is_first { 2 } else { 0 };
             // What a new timeline has copied from its parent stands on the parent's pages.

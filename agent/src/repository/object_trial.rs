@@ -12,7 +12,7 @@ use wald_core::object_key::{ObjectKey, ObjectKeyError};
 const RIVALS: u8 = 16;
 /// The body of the objects that are tried with: small, and larger than a sealed header.
 const BODY_BYTES: usize = 8 << 10;
-/// About that of a compressed segment: while so much is sent, the others have begun.
+/// Large enough that the others have begun while it is sent; small enough to be tried at any time.
 const LARGE_BODY_BYTES: usize = 256 << 10;
 /// So many times they come at once: one race that went well may have been no race.
 const RACES: usize = 3;

@@ -33,6 +33,11 @@ impl Stage {
     }
 
     fn wald(&self, endpoint: String, bucket: &str, keys: &Identity, lock: &str) -> Result<Wald> {
+        self.named("wald", endpoint, bucket, keys, lock)
+    }
+
+    /// Several can be at work at the same time under names of their own.
+    fn named(&self, name: &str, endpoint: String, bucket: &str, keys: &Identity, lock: &str) -> Result<Wald> {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let credentials = vec![
             pair("AWS_ACCESS_KEY_ID", keys.access_key),
@@ -45,7 +50,7 @@ impl Stage {
             "retry_timeout",
             "2s",
         );
-        Wald::configure(&self.sandbox, "wald", &self.cluster, &place, settings)
+        Wald::configure(&self.sandbox, name, &self.cluster, &place, settings)
     }
 
     /// For the bucket with lock, through whatever stands at `endpoint`.
@@ -171,49 +176,72 @@ fn keys_that_may_only_read_or_only_write_are_told_apart() -> Result<()> {
     Ok(())
 }
 
+/// What these keys may not do, what is said of that, and whether it is bad for archiving and for
+/// retention.
+type Missing = (&'static [Weakness], &'static [&'static str], bool, bool);
+
+const MISSING: [Missing; 8] = [
+    (&[Weakness::Refuses("PUT", "")], &["can't store objects (s3:PutObject)"], true, true),
+    (&[Weakness::Refuses("GET", "")], &["wald.json can't be read (s3:GetObject)"], true, true),
+    (&[Weakness::Refuses("GET", "list-type")], &["can't list objects (s3:ListBucket)"], true, true),
+    (
+        &[Weakness::Refuses("GET", "versions")],
+        &["s3:ListBucketVersions is needed to tell a deleted"],
+        true,
+        true,
+    ),
+    (&[Weakness::RefusesLockedObjects], &["a condition on it is below repository.lock.days"], true, true),
+    (&[Weakness::Refuses("GET", "retention")], &["(s3:GetObjectRetention)"], true, true),
+    (
+        &[Weakness::Refuses("PUT", "retention"), Weakness::Refuses("DELETE", "versionId")],
+        &["can't make a lock longer (s3:PutObjectRetention)", "what was stored for this check stays"],
+        false,
+        true,
+    ),
+    (
+        &[Weakness::Refuses("GET", "versioning"), Weakness::Refuses("GET", "object-lock")],
+        &["(s3:GetBucketVersioning)", "(s3:GetBucketObjectLockConfiguration)"],
+        false,
+        false,
+    ),
+];
+
 #[test]
 fn rights_that_are_missing_are_named_one_by_one() -> Result<()> {
     let stage = Stage::new()?;
-    let weak = WeakStore::start(stage.server.client(), &[])?;
-    let wald = stage.at(weak.endpoint())?;
-    wald.succeed(&["repo", "init"])?;
-    check(&wald, &[])?.must_end(0);
-    for (refused, said, archive, expire) in [
-        (Weakness::Refuses("PUT", ""), "can't store objects (s3:PutObject)", "bad", "bad"),
-        (Weakness::Refuses("GET", ""), "wald.json can't be read (s3:GetObject)", "bad", "bad"),
-        (Weakness::Refuses("GET", "list-type"), "can't list objects (s3:ListBucket)", "bad", "bad"),
-        (
-            Weakness::Refuses("GET", "versions"),
-            "s3:ListBucketVersions is needed to tell a deleted",
-            "bad",
-            "bad",
-        ),
-        (Weakness::RefusesLockedObjects, "a condition on it is below repository.lock.days", "bad", "bad"),
-        (Weakness::Refuses("GET", "retention"), "(s3:GetObjectRetention)", "bad", "bad"),
-        (
-            Weakness::Refuses("PUT", "retention"),
-            "can't make a lock longer (s3:PutObjectRetention)",
-            "note",
-            "bad",
-        ),
-        (Weakness::Refuses("GET", "versioning"), "(s3:GetBucketVersioning)", "note", "note"),
-        (Weakness::Refuses("GET", "object-lock"), "(s3:GetBucketObjectLockConfiguration)", "note", "note"),
-        (Weakness::Refuses("DELETE", "versionId"), "what was stored for this check stays", "note", "bad"),
-    ] {
-        weak.becomes(&[refused]);
-        // What is bad for archiving is bad for retention, which needs every right.
-        let purposes = [("archive", archive), ("expire", expire)];
-        for (purpose, verdict) in purposes.into_iter().take(if archive == "bad" { 1 } else { 2 }) {
-            let report = check(&wald, &["--for", purpose])?;
-            if refused == Weakness::Refuses("DELETE", "versionId") && purpose == "expire" {
-                report.must_say("bad", "can't remove versions (s3:DeleteObjectVersion)");
-            } else {
-                report.must_say(verdict, said);
-            }
-            report.must_end(if verdict == "bad" { 1 } else { 0 });
+    stage.at(stage.server.endpoint())?.succeed(&["repo", "init"])?;
+    let one = |index: usize, purpose: &str, (weaknesses, said, archive, expire): Missing| {
+        let weak = WeakStore::start(stage.server.client(), weaknesses)?;
+        let name = format!("wald-{index}-{purpose}");
+        let wald = stage.named(&name, weak.endpoint(), "good", &Identity::SUITE, "compliance")?;
+        let report = check(&wald, &["--for", purpose])?;
+        let bad = if purpose == "archive" { archive } else { expire };
+        report.must_end(i32::from(bad));
+        if purpose == "expire" && weaknesses.contains(&Weakness::Refuses("DELETE", "versionId")) {
+            report.must_say("bad", "can't make a lock longer (s3:PutObjectRetention)");
+            report.must_say("bad", "can't remove versions (s3:DeleteObjectVersion)");
+        } else {
+            said.iter().for_each(|said| report.must_say(if bad { "bad" } else { "note" }, said));
         }
-    }
-    Ok(())
+        Ok::<(), anyhow::Error>(())
+    };
+    // Most of a check is waiting until its locks lapse: all at once.
+    std::thread::scope(|scope| {
+        let mut running = Vec::new();
+        for (index, missing) in MISSING.into_iter().enumerate() {
+            let (_, _, archive, _) = missing;
+            // What is bad for archiving is bad for retention, which needs every right.
+            let purposes: &[&str] = if archive { &["archive"] } else { &["archive", "expire"] };
+            for purpose in purposes {
+                let one = &one;
+                running.push(scope.spawn(move || one(index, purpose, missing)));
+            }
+        }
+        for run in running {
+            run.join().map_err(|_| anyhow::anyhow!("a verdict was another, as told above"))??;
+        }
+        Ok(())
+    })
 }
 
 #[test]

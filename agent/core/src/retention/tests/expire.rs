@@ -37,9 +37,9 @@ fn any_act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// What may happen between a plan and its deletions. Not: that an abandoned line, silent for
-/// longer than the window, is written on again, or that the cluster is restored to a point before
-/// the window. Then what is deleted was superfluous when that began.
+/// What may happen between a plan and its deletions. Not: that WAL of an abandoned line arrives
+/// of which nothing was stored for longer than the window, or that the cluster is restored to a
+/// point before the window. Then what is deleted was superfluous when that began.
 fn promised(event: Event) -> Event {
     match event {
         Event::Zombie { count, .. } => Event::Write { count, late_minutes: 0, lose: 0 },
@@ -143,6 +143,8 @@ impl Scene {
                 assert!(uninterrupted.names().is_subset(&self.repository.names()));
             }
             Act::Two(event, turns) => {
+                self.world.let_arrive();
+                self.repository.archive(&self.world);
                 let mut first = self.planned();
                 self.live(event);
                 let mut second = self.planned();

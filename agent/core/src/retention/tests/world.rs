@@ -109,6 +109,11 @@ impl World {
         self.now += time;
     }
 
+    /// Waits until what is under way is stored.
+    pub fn let_arrive(&mut self) {
+        self.now = self.segments.values().copied().fold(self.now, Timestamp::max);
+    }
+
     fn position(&self) -> u64 {
         self.next[&self.timeline]
     }

@@ -71,10 +71,11 @@ impl<'a> Line<'a> {
     }
 
     /// Whether a target in the window can lie on it: one of its backups is of the window, or
-    /// can be recovered into it.
+    /// can be recovered into it. Backups older than the anchor say nothing: their WAL ends where
+    /// the anchor's does, or before the anchor.
     pub fn has_targets(&self, window: &Window) -> bool {
         let early = window.begin.saturating_sub(CLOCK_MARGIN).unwrap_or(Timestamp::MIN);
-        self.members.iter().any(|member| {
+        self.members.iter().skip(self.anchor(window).unwrap_or(0)).any(|member| {
             member.entry.stopped_at() >= early || member.reach.is_some_and(|reach| reach >= early)
         })
     }

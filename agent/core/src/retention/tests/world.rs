@@ -114,6 +114,11 @@ impl World {
         self.now = self.segments.values().copied().fold(self.now, Timestamp::max);
     }
 
+    /// Whether the repository knows the timeline that is at work.
+    pub fn is_known(&self) -> bool {
+        self.timeline == 1 || self.histories.contains_key(&tl(self.timeline))
+    }
+
     fn position(&self) -> u64 {
         self.next[&self.timeline]
     }

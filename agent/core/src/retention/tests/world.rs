@@ -111,6 +111,16 @@ impl World {
         self.now += time;
     }
 
+    /// Waits until what is under way is stored.
+    pub fn let_arrive(&mut self) {
+        self.now = self.segments.values().copied().fold(self.now, Timestamp::max);
+    }
+
+    /// Whether the repository knows the timeline that is at work.
+    pub fn is_known(&self) -> bool {
+        self.timeline == 1 || self.histories.contains_key(&tl(self.timeline))
+    }
+
     fn position(&self) -> u64 {
         self.next[&self.timeline]
     }

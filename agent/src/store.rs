@@ -41,6 +41,7 @@ mod signing;
 mod s3_lock;
 mod s3_pages;
 mod s3_requests;
+mod stored_at;
 
 mod error;
 mod judge;

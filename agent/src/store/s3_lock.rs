@@ -11,6 +11,7 @@ use super::s3_answer::speaks_of_object_lock;
 use super::s3_pages::{self, NextPage, PagesSeen, UploadsPage, VersionsPage};
 use super::s3_requests::{S3Failure, S3Request, S3Requests};
 use super::signing::until_text;
+use super::stored_at::StoredAt;
 use super::versions::{Deletion, ObjectVersion, PendingUpload, VersionId, VersionKind};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -43,6 +44,7 @@ pub(super) async fn versions_page(
     let bad = |problem: String| inner.bad_answer(Operation::List, prefix, &problem);
     let (page, next) = VersionsPage::read(&answer.body).map_err(bad)?;
     let next = seen.go_on(next).map_err(bad)?;
+    let stored_at = StoredAt::of(&answer.headers);
     let mut found = Vec::with_capacity(page.versions.len() + page.delete_markers.len());
     let objects = page.versions.into_iter().map(|version| {
         let size_bytes = version.size.ok_or_else(|| bad(format!("{} has no size", version.key)))?;
@@ -54,12 +56,14 @@ pub(super) async fn versions_page(
         let Some(name) = inner.name_in_bucket(&entry.key).filter(|_| entry.key.starts_with(prefix)) else {
             continue;
         };
+        let version = VersionId::new(entry.version_id);
+        let modified = stored_at.read(&version, entry.last_modified);
         found.push(ObjectVersion {
             name: name.to_owned(),
-            version: VersionId::new(entry.version_id),
+            version,
             is_latest: entry.is_latest,
             kind,
-            modified: entry.last_modified,
+            modified,
         });
     }
     Ok((found, next))

@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_changed_lock_makes_nothing_younger_where_the_id_tells_its_age() {
-        let id = VersionId::new("6713919c539cc01160bc70937441296e");
+        let id = VersionId::new("6713919d539cc01160bc70937441296e");
         let moved = at("2026-12-05T03:00:00Z");
         assert_eq!(StoredAt::VersionId.read(&id, moved).as_second(), at("2026-11-29T05:55:21Z").as_second());
         assert_eq!(StoredAt::LastModified.read(&id, moved), moved);
@@ -95,7 +95,7 @@ mod tests {
             assert_eq!(StoredAt::VersionId.read(&VersionId::new(id), listed), listed, "{id}");
         }
         // An id from after the list is no reason to call anything younger.
-        let id = VersionId::new("6713919c539cc01160bc70937441296e");
+        let id = VersionId::new("6713919d539cc01160bc70937441296e");
         let before = at("2026-11-01T00:00:00Z");
         assert_eq!(StoredAt::VersionId.read(&id, before), before);
         let headers = |server: &str| HeaderMap::from_iter([(SERVER, server.parse().unwrap())]);

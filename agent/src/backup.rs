@@ -1,7 +1,7 @@
 //! Takes a base backup: from a running server, file by file, into the repository (DESIGN 6).
 //!
 //! `connect → claim a name → pg_backup_start → scan → layout → (read → part → upload) in
-//! parallel → pg_control → pg_backup_stop → last part, manifest, file list → WAL is there → catalog entry`
+//! parallel → pg_control → pg_backup_stop → last part → manifest, file list, WAL is there → catalog entry`
 //!
 //! Invariants: the catalog entry is written last, so a backup that was interrupted anywhere
 //! does not exist; the server leaves backup mode whenever [`run`] ends or is dropped, because
@@ -13,16 +13,19 @@ pub mod options;
 pub mod progress;
 
 mod check;
+mod chunks;
 mod claim;
 mod commit;
 mod control;
 mod error;
+mod frames;
 mod layout;
 mod part;
 mod read;
 mod report;
 mod scan;
 mod session;
+mod tar_entry;
 mod wal_wait;
 mod workers;
 
@@ -39,11 +42,12 @@ use control::{ControlCopy, ControlError, read_control};
 use futures::StreamExt;
 use jiff::Timestamp;
 use layout::{PartPlan, layout};
-use part::{FinishedPart, GivenFile, PartContext};
+use part::{FinishedPart, GivenFile};
+use read::ReadContext;
 use scan::Scan;
 use session::{Session, StopAnswer};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use wal_wait::{WalSpan, wait_for_wal};
 use wald_core::backup_id::BackupId;
@@ -111,10 +115,11 @@ impl Taking<'_> {
         self.progress.enter(Phase::Scanning);
         let scan = self.scan(&begun).await?;
         let linked = scan.tablespaces.clone();
-        let plan = layout(scan, self.options.part_bytes.max(1));
+        let plan = layout(scan, self.options.part_bytes.max(1), self.options.workers.get());
 
         self.progress.enter(Phase::Copying);
-        let workers = Workers::start(self.options.workers, self.part_context(&begun))?;
+        let level = self.options.compression_level;
+        let workers = Workers::start(self.options.workers, level, self.read_context(&begun))?;
         let mut parts = self.copy(&workers, &begun.id, plan.parts, &session).await?;
 
         self.progress.enter(Phase::Stopping);
@@ -128,6 +133,19 @@ impl Taking<'_> {
         drop(workers);
 
         self.progress.enter(Phase::WaitingForWal);
+        // The lists say nothing of the WAL's arrival: only the entry must come after it.
+        let both =
+            async { tokio::try_join!(self.wait_for_wal(&begun, &ended), self.record(&begun, &ended, parts)) };
+        let ((wal_segments, waited_for_wal), entry) = self.unless_stopped(both).await??;
+
+        self.progress.enter(Phase::Committing);
+        // Not to be cancelled: who gives up here could not tell whether the backup exists.
+        commit::store_catalog(self.store, &entry).await?;
+        Ok(BackupReport::new(entry.facts(), wal_segments, clock.elapsed(), waited_for_wal))
+    }
+
+    /// Waits until all WAL is there; returns the number of segments, and how long it took.
+    async fn wait_for_wal(&self, begun: &Begun, ended: &Ended) -> Result<(usize, Duration), BackupError> {
         let waiting = Instant::now();
         let span = WalSpan {
             timeline: ended.timeline,
@@ -138,14 +156,7 @@ impl Taking<'_> {
             from_standby: begun.server.in_recovery,
         };
         let wal = wait_for_wal(self.store, &span, &self.options.data_dir, self.options.wal_timeout);
-        let wal_segments = self.unless_stopped(wal).await??;
-        let waited_for_wal = waiting.elapsed();
-
-        self.progress.enter(Phase::Committing);
-        let entry = self.unless_stopped(self.record(&begun, &ended, parts)).await??;
-        // Not to be cancelled: who gives up here could not tell whether the backup exists.
-        commit::store_catalog(self.store, &entry).await?;
-        Ok(BackupReport::new(entry.facts(), wal_segments, clock.elapsed(), waited_for_wal))
+        Ok((wal.await?, waiting.elapsed()))
     }
 
     /// Awaits `work`, or ends early when the backup is given up.
@@ -195,7 +206,7 @@ impl Taking<'_> {
         Ok(scan)
     }
 
-    fn part_context(&self, begun: &Begun) -> PartContext {
+    fn read_context(&self, begun: &Begun) -> ReadContext {
         let page_rules = (begun.control.data_checksum_version() != 0).then(|| PageRules {
             start: begun.start_lsn,
             // Where the backup ends is known when all is read.
@@ -203,12 +214,7 @@ impl Taking<'_> {
             blocks_per_segment: begun.control.blocks_per_segment(),
             checksums: PageChecksums::On,
         });
-        PartContext {
-            compression_level: self.options.compression_level,
-            page_rules,
-            progress: self.progress.clone(),
-            cancel: self.stop.clone(),
-        }
+        ReadContext { page_rules, progress: self.progress.clone(), cancel: self.stop.clone() }
     }
 
     /// Stores all parts. After the first failure the others are stopped and awaited, so that
@@ -224,7 +230,7 @@ impl Taking<'_> {
         order.sort_by_key(|name| (!name.starts_with("base-"), name.clone()));
         let mut running = futures::stream::iter(plans)
             .map(|plan| workers.store(self.store, id, plan, Vec::new()))
-            .buffer_unordered(workers.count());
+            .buffer_unordered(workers.parts_at_once());
         let lost = session.lost();
         let mut finished = Vec::new();
         let mut failed = None;

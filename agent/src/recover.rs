@@ -121,7 +121,8 @@ pub async fn run(
     });
     let (tree, list, kept) = prepared.await?;
     let tree = Arc::new(tree);
-    let need = fetch_parts::Need::new(&entry, list, &kept)?;
+    let kept = Arc::new(kept);
+    let need = fetch_parts::Need::new(&entry, list, Arc::clone(&kept))?;
     let fetched = fetch_parts::fetch(repository.store(), &tree, need, jobs, &progress).await?;
 
     let settings = plan.settings.clone();

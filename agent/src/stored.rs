@@ -9,5 +9,5 @@ mod object_reader;
 mod part;
 
 pub use lines::read_lines;
-pub use object_reader::{ObjectReader, PIECE_BYTES_MAX, Pieces, Told, download};
+pub use object_reader::{Extent, ObjectReader, PIECE_BYTES_MAX, Pieces, Told, download};
 pub use part::{PartError, read_part};

@@ -3,8 +3,11 @@
 //! ```text
 //! {"format":1,"backup":"20250210T020000Z-full"}
 //! {"dir":"base/5","mode":448}
-//! {"path":"base/5/1259","size":8192,"mode":384,"mtime":1700000000,"blake3":"..","part":"base-0001.tar.zst"}
+//! {"path":"base/5/1259","size":8192,"mode":384,"mtime":1700000000,"blake3":"..","part":"base-0001.tar.zst","at":[0,1234]}
 //! ```
+//!
+//! `at` says where the file stands in its part: the offset and the length, in stored bytes, of the
+//! zstd frames that hold its tar entry, and perhaps other files. Lists of older wald lack it.
 //!
 //! Invariants: paths are relative to the data directory and can't leave it (see
 //! [`RelativePath`]); files of a tablespace stand under `pg_tblspc/<oid>/`; no path is
@@ -15,6 +18,7 @@ use crate::backup_id::BackupId;
 use crate::blake3_hex::Blake3Hex;
 use crate::catalog::CatalogEntry;
 use crate::relative_path::{RelativePath, RelativePathError};
+use crate::stored_range::StoredRange;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 
@@ -40,6 +44,8 @@ pub struct ListedFile {
     pub blake3: Blake3Hex,
     /// The name of the part that holds it.
     pub part: String,
+    /// The frames of the part that hold it, where that is known.
+    pub at: Option<StoredRange>,
 }
 
 /// A directory of the backup.
@@ -158,6 +164,8 @@ struct Line {
     blake3: Option<Blake3Hex>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     part: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    at: Option<StoredRange>,
 }
 
 /// The first line of a list, with its line feed.
@@ -205,6 +213,7 @@ impl FileListEntry {
                     mtime: Some(file.mtime),
                     blake3: Some(file.blake3),
                     part: Some(file.part.clone()),
+                    at: file.at,
                     ..Line::default()
                 }
             }
@@ -245,6 +254,7 @@ impl FileListEntry {
                 mtime: line.mtime.ok_or_else(|| missing("mtime"))?,
                 blake3: line.blake3.ok_or_else(|| missing("blake3"))?,
                 part: line.part.ok_or_else(|| missing("part"))?,
+                at: line.at,
             })),
             (None, Some(path)) => Ok(FileListEntry::Dir(ListedDir { path, mode: line.mode & 0o7777 })),
             _ => Err(missing("either \"path\" or \"dir\"")),
@@ -356,8 +366,9 @@ impl FileList {
         std::iter::once(header_line(backup)).chain(dirs.chain(files).map(|entry| entry.to_line())).collect()
     }
 
-    /// Checks that each part holds as many files and bytes as the catalog entry says, and that
-    /// the files of a tablespace are in that tablespace's parts.
+    /// Checks that each part holds as many files and bytes as the catalog entry says, that the
+    /// files of a tablespace are in that tablespace's parts, and that no file stands outside of
+    /// its part.
     pub fn check_against(&self, entry: &CatalogEntry) -> Result<(), FileListError> {
         let mut listed: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         let differs = |part: &str, difference: String| {
@@ -373,6 +384,13 @@ impl FileList {
             };
             if part.tablespace != file.path.in_tablespace().map(|(oid, _)| oid) {
                 return differs(&file.part, format!("{} belongs to another tablespace", file.path));
+            }
+            if let Some(at) = file.at.filter(|at| at.end() > part.stored_bytes) {
+                let end = at.end();
+                return differs(
+                    &file.part,
+                    format!("{} ends at byte {end} of {}", file.path, part.stored_bytes),
+                );
             }
             let sums = listed.entry(file.part.as_str()).or_default();
             *sums = (sums.0 + 1, sums.1.saturating_add(file.size));

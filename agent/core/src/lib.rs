@@ -52,6 +52,8 @@ pub mod frame;
 #[cfg(feature = "formats")]
 pub mod relative_path;
 #[cfg(feature = "formats")]
+pub mod stored_range;
+#[cfg(feature = "formats")]
 pub mod file_list;
 #[cfg(feature = "formats")]
 pub mod catalog;

@@ -222,6 +222,7 @@ fn listed_file(file: &BackedUpFile, part: &str) -> ListedFile {
         mtime: file.modified_second,
         blake3: file.blake3.into(),
         part: part.to_owned(),
+        at: file.at,
     }
 }
 

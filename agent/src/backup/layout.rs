@@ -4,8 +4,10 @@
 //! Pure. Invariants: every file and every directory is in exactly one part; no file is split;
 //! a part holds files of one tablespace only (or of the data directory); a part is larger
 //! than asked for only if a single file is. The directories of a tablespace are all in its
-//! first part.
+//! first part. Where there is little to back up, parts are smaller than asked for, so that
+//! every worker has about as much to do.
 
+use super::part::OWN_FRAME_BYTES;
 use super::scan::{Scan, ScannedDirectory, ScannedFile};
 use std::collections::BTreeMap;
 
@@ -33,9 +35,14 @@ pub struct Layout {
 
 /// Every entry of a tar has a header, and both are padded to blocks of this size.
 const TAR_BLOCK: u64 = 512;
+/// So many parts for each worker at least, so that the last ones to end are small,
+const PARTS_PER_WORKER: u64 = 4;
+/// but none is cut smaller than this for it: each costs some requests.
+const EVEN_PART_BYTES_MIN: u64 = 64 << 20;
 
-/// Plans parts of about `part_bytes` before compression.
-pub fn layout(scan: Scan, part_bytes: u64) -> Layout {
+/// Plans parts of at most about `part_bytes` before compression, for `workers` at the same time.
+pub fn layout(scan: Scan, part_bytes: u64, workers: usize) -> Layout {
+    let part_bytes = even_bytes(&scan, workers).min(part_bytes);
     let mut groups: BTreeMap<Option<u32>, (Vec<ScannedDirectory>, Vec<ScannedFile>)> = BTreeMap::new();
     for directory in scan.directories {
         groups.entry(directory.tablespace).or_default().0.push(directory);
@@ -56,8 +63,9 @@ pub fn layout(scan: Scan, part_bytes: u64) -> Layout {
         }
         let mut directories = Some(directories);
         for (index, (bytes, mut files)) in bins.into_iter().enumerate() {
-            // Neighbours in a directory are often neighbours on disk.
-            files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+            // The large ones first; of those that share frames, neighbours side by side.
+            let apart = |file: &ScannedFile| if file.size < OWN_FRAME_BYTES { 0 } else { file.size };
+            files.sort_unstable_by(|a, b| apart(b).cmp(&apart(a)).then_with(|| a.path.cmp(&b.path)));
             let directories = directories.take().unwrap_or_default();
             let name = part_name(tablespace, index + 1);
             sized.push((bytes, PartPlan { name, tablespace, directories, files }));
@@ -66,6 +74,13 @@ pub fn layout(scan: Scan, part_bytes: u64) -> Layout {
     sized.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
     let parts = sized.into_iter().map(|(_, part)| part).collect();
     Layout { parts, last_part: part_name(None, base_parts + 1) }
+}
+
+/// A size of parts at which all workers end at about the same time.
+fn even_bytes(scan: &Scan, workers: usize) -> u64 {
+    let total = scan.files.iter().fold(0u64, |sum, file| sum.saturating_add(tar_bytes(file.size)));
+    let parts = u64::try_from(workers).unwrap_or(u64::MAX).max(1).saturating_mul(PARTS_PER_WORKER);
+    (total / parts).max(EVEN_PART_BYTES_MIN)
 }
 
 fn part_name(tablespace: Option<u32>, number: usize) -> String {
@@ -124,7 +139,7 @@ mod tests {
             files: vec![file(1, None, 10)],
             tablespaces: Vec::new(),
         };
-        let layout = layout(scan, 1 << 20);
+        let layout = layout(scan, 1 << 20, 2);
         let names: Vec<_> = layout.parts.iter().map(|part| part.name.as_str()).collect();
         assert_eq!(names, ["base-0001.tar.zst", "7-0001.tar.zst"]);
         assert_eq!(layout.last_part, "base-0002.tar.zst");
@@ -134,9 +149,23 @@ mod tests {
     fn a_file_larger_than_a_part_gets_one_of_its_own() {
         let files = vec![file(1, None, 100), file(2, None, 9_000_000), file(3, None, 200)];
         let scan = Scan { directories: Vec::new(), files, tablespaces: Vec::new() };
-        let layout = layout(scan, 1 << 20);
+        let layout = layout(scan, 1 << 20, 2);
         let sizes: Vec<usize> = layout.parts.iter().map(|part| part.files.len()).collect();
         assert_eq!(sizes, [1, 2]);
+    }
+
+    #[test]
+    fn a_small_cluster_is_cut_so_that_every_worker_has_as_much_to_do() {
+        let files = (0..40).map(|index| file(index, None, 100 << 20)).collect();
+        let scan = Scan { directories: Vec::new(), files, tablespaces: Vec::new() };
+        let parts = |workers| layout(scan.clone(), 1 << 30, workers).parts.len();
+        assert_eq!((parts(1), parts(2), parts(4)), (4, 8, 20));
+        // The beginning of the large ones is the beginning of the list.
+        let files = vec![file(1, None, 10), file(2, None, 2 << 20), file(3, None, 3 << 20), file(4, None, 5)];
+        let scan = Scan { directories: Vec::new(), files, tablespaces: Vec::new() };
+        let part = layout(scan, 1 << 30, 2).parts.remove(0);
+        let sizes: Vec<u64> = part.files.iter().map(|file| file.size).collect();
+        assert_eq!(sizes, [3 << 20, 2 << 20, 10, 5]);
     }
 
     proptest! {
@@ -150,7 +179,7 @@ mod tests {
             let scan = Scan {
                 directories: vec![directory("base", None)], files: files.clone(), tablespaces: Vec::new(),
             };
-            let layout = layout(scan, part_bytes);
+            let layout = layout(scan, part_bytes, 2);
             let mut names = std::collections::BTreeSet::from([layout.last_part.clone()]);
             for part in &layout.parts {
                 prop_assert!(names.insert(part.name.clone()));

@@ -1,39 +1,31 @@
-//! Makes one part of a backup: a tar, compressed with zstd, in chunks for the upload.
+//! Makes one part of a backup: a tar in zstd frames, in chunks for the upload.
 //!
-//! Runs on a worker thread. Invariants: memory is bounded by the chunk that is being filled
-//! and those in the bounded channel; the BLAKE3 is over the chunks exactly as they are sent.
+//! Runs on a worker thread. Invariants: memory is bounded by the worker's buffers and the pool of
+//! chunks. A file that is not small begins a frame of its own and ends one; small ones share a
+//! frame; so the frames that hold a file are a tar by themselves, and [`BackedUpFile::at`] says
+//! where in the part they stand.
 //! A receiver that goes away ends the work: that is how an upload that failed, or a backup
 //! that was given up, stops its worker.
 
+use super::chunks::{Chunk, ChunkPool, ChunkWriter};
+use super::frames::{FrameBuffers, FrameWriter};
 use super::layout::PartPlan;
-use super::progress::Progress;
-use super::read::{FileReader, FileSums, ReadBuffer};
+use super::read::{FileReader, FileSums, ReadContext};
 use super::scan::{ScannedDirectory, ScannedFile};
-use bytes::Bytes;
-use std::ffi::OsStr;
-use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
+use super::tar_entry::{END, FileHeader, directory_header, file_header, padding};
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use wald_core::catalog::Part;
 use wald_core::data_file::RelationFile;
-use wald_core::page_check::{PageFindings, PageRules};
+use wald_core::page_check::PageFindings;
 use wald_core::relative_path::RelativePath;
+use wald_core::stored_range::StoredRange;
 
-/// What all parts of a backup share.
-#[derive(Clone, Debug)]
-pub struct PartContext {
-    /// zstd's level.
-    pub compression_level: i32,
-    /// How to check pages; none where the cluster has no checksums.
-    pub page_rules: Option<PageRules>,
-    /// Counters to bump.
-    pub progress: Arc<Progress>,
-    /// Given up.
-    pub cancel: CancellationToken,
-}
+/// From this size on a file has frames of its own.
+pub const OWN_FRAME_BYTES: u64 = 1 << 20;
+/// So much of the tar is in a frame that small files share, at most: who wants one of them back must read them all.
+const SHARED_FRAME_BYTES: u64 = 2 << 20;
 
 /// A file whose content is in memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,6 +57,8 @@ pub struct BackedUpFile {
     pub crc32c: u32,
     /// What its pages looked like.
     pub pages: PageFindings,
+    /// The frames that hold it.
+    pub at: Option<StoredRange>,
 }
 
 /// A finished part.
@@ -104,19 +98,18 @@ pub enum PartError {
     GivenUp,
 }
 
-/// The size of a chunk: what an upload sends at once, so that none is copied together there.
-const CHUNK_BYTES: usize = 8 << 20;
-
 /// Reads, packs and compresses everything in `plan`, then `given`, into `chunks`.
 pub fn make_part(
     plan: PartPlan,
     given: Vec<GivenFile>,
-    context: &PartContext,
-    buffer: &mut ReadBuffer,
-    chunks: mpsc::Sender<Bytes>,
+    context: &ReadContext,
+    buffers: &mut FrameBuffers,
+    pool: &ChunkPool,
+    chunks: mpsc::Sender<Chunk>,
 ) -> Result<FinishedPart, PartError> {
     let gone = chunks.clone();
-    make(plan, given, context, buffer, chunks).map_err(|error| {
+    let out = ChunkWriter::new(pool, chunks, context.progress.clone(), context.cancel.clone());
+    make(plan, given, context, FrameWriter::new(buffers, out)).map_err(|error| {
         // A closed channel and a cancelled backup show up as errors of whatever was running.
         if gone.is_closed() || context.cancel.is_cancelled() { PartError::GivenUp } else { error }
     })
@@ -125,34 +118,23 @@ pub fn make_part(
 fn make(
     plan: PartPlan,
     given: Vec<GivenFile>,
-    context: &PartContext,
-    buffer: &mut ReadBuffer,
-    chunks: mpsc::Sender<Bytes>,
+    context: &ReadContext,
+    frames: FrameWriter<'_>,
 ) -> Result<FinishedPart, PartError> {
-    let writer = ChunkWriter::new(chunks, context.progress.clone());
     let compress = |source| PartError::Compress { name: plan.name.clone(), source };
-    let mut encoder = zstd::stream::Encoder::new(writer, context.compression_level).map_err(compress)?;
-    // `zstd -d` checks it: a recovery without wald has a proof too.
-    encoder.include_checksum(true).map_err(compress)?;
-    let mut tar = tar::Builder::new(encoder);
-
+    let mut packing = Packing { frames, files: Vec::new(), placed: 0, began: 0 };
     for directory in &plan.directories {
-        append_directory(&mut tar, directory).map_err(compress)?;
+        packing.directory(directory).map_err(compress)?;
     }
-    let mut files = Vec::with_capacity(plan.files.len() + given.len());
     for file in &plan.files {
-        let added = append_file(&mut tar, file, context, buffer);
-        let added = added.map_err(|source| PartError::File { path: file.disk.clone(), source })?;
+        let added = packing.file(file, context);
+        added.map_err(|source| PartError::File { path: file.disk.clone(), source })?;
         context.progress.file_done();
-        files.extend(added);
     }
     for file in given {
-        files.push(append_given(&mut tar, file).map_err(compress)?);
+        packing.given(file).map_err(compress)?;
     }
-
-    let encoder = tar.into_inner().map_err(compress)?;
-    let writer = encoder.finish().map_err(compress)?;
-    let (stored_bytes, blake3) = writer.finish().map_err(compress)?;
+    let (files, stored_bytes, blake3) = packing.finish().map_err(compress)?;
     let part = Part {
         name: plan.name,
         tablespace: plan.tablespace,
@@ -164,116 +146,90 @@ fn make(
     Ok(FinishedPart { part, directories: plan.directories, files })
 }
 
-fn append_directory<W: Write>(tar: &mut tar::Builder<W>, directory: &ScannedDirectory) -> io::Result<()> {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::Directory);
-    header.set_mode(directory.mode);
-    header.set_size(0);
-    tar.append_data(&mut header, path_in_tar(&directory.path), io::empty())
+/// A tar that is being packed.
+struct Packing<'b> {
+    frames: FrameWriter<'b>,
+    files: Vec<BackedUpFile>,
+    /// Files of which it is known where they stand.
+    placed: usize,
+    /// Where the first frame began that no placed file stands in.
+    began: u64,
 }
 
-/// Adds one file; `None` if it has vanished, which is no error: replay removes it again.
-fn append_file<W: Write>(
-    tar: &mut tar::Builder<W>,
-    file: &ScannedFile,
-    context: &PartContext,
-    buffer: &mut ReadBuffer,
-) -> io::Result<Option<BackedUpFile>> {
-    let relation = std::str::from_utf8(file.path.as_bytes()).ok().and_then(RelationFile::parse);
-    let PartContext { page_rules, progress, cancel, .. } = context;
-    let Some(mut reader) = FileReader::open(&file.disk, relation, *page_rules, buffer, progress, cancel)?
-    else {
-        return Ok(None);
-    };
-    let (size, mode, modified_second) = (reader.size(), reader.mode(), reader.modified_second());
-    let (uid, gid) = reader.owner();
-    let mut header = file_header(size, mode, modified_second);
-    header.set_uid(uid.into());
-    header.set_gid(gid.into());
-    tar.append_data(&mut header, path_in_tar(&file.path), &mut reader)?;
-    let FileSums { blake3, crc32c, pages } = reader.finish();
-    let path = file.path.clone();
-    Ok(Some(BackedUpFile { path, size, mode, modified_second, blake3, crc32c, pages }))
-}
-
-fn append_given<W: Write>(tar: &mut tar::Builder<W>, file: GivenFile) -> io::Result<BackedUpFile> {
-    let size = u64::try_from(file.content.len()).unwrap_or(u64::MAX);
-    let mut header = file_header(size, file.mode, file.modified_second);
-    tar.append_data(&mut header, path_in_tar(&file.path), file.content.as_slice())?;
-    Ok(BackedUpFile {
-        path: file.path,
-        size,
-        mode: file.mode,
-        modified_second: file.modified_second,
-        blake3: blake3::hash(&file.content),
-        crc32c: crc32c::crc32c(&file.content),
-        pages: PageFindings::default(),
-    })
-}
-
-fn file_header(size: u64, mode: u32, modified_second: i64) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::Regular);
-    header.set_size(size);
-    header.set_mode(mode);
-    header.set_mtime(u64::try_from(modified_second).unwrap_or(0));
-    header
-}
-
-/// Paths in a tablespace's parts are relative to the tablespace's directory, so that a stock
-/// `tar -x` there restores it.
-fn path_in_tar(path: &RelativePath) -> PathBuf {
-    let inner = path.in_tablespace().map(|(_, rest)| rest);
-    OsStr::from_bytes(inner.as_ref().unwrap_or(path).as_bytes()).into()
-}
-
-/// Cuts a stream into chunks and sends them.
-struct ChunkWriter {
-    chunks: mpsc::Sender<Bytes>,
-    chunk: Vec<u8>,
-    blake3: blake3::Hasher,
-    sent_bytes: u64,
-    progress: Arc<Progress>,
-}
-
-impl ChunkWriter {
-    fn new(chunks: mpsc::Sender<Bytes>, progress: Arc<Progress>) -> Self {
-        Self { chunks, chunk: Vec::new(), blake3: blake3::Hasher::new(), sent_bytes: 0, progress }
+impl Packing<'_> {
+    fn directory(&mut self, directory: &ScannedDirectory) -> io::Result<()> {
+        let header = directory_header(directory)?;
+        self.begin_entry(0)?;
+        self.frames.write(&header)
     }
 
-    fn send(&mut self) -> io::Result<()> {
-        let chunk = std::mem::take(&mut self.chunk);
-        let bytes = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-        self.blake3.update(&chunk);
-        self.sent_bytes = self.sent_bytes.saturating_add(bytes);
-        self.chunks
-            .blocking_send(Bytes::from(chunk))
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the upload has ended"))?;
-        self.progress.stored(bytes);
+    /// Adds one file, unless it has vanished, which is no error: replay removes it again.
+    fn file(&mut self, file: &ScannedFile, context: &ReadContext) -> io::Result<()> {
+        let relation = std::str::from_utf8(file.path.as_bytes()).ok().and_then(RelationFile::parse);
+        let Some(mut reader) = FileReader::open(&file.disk, relation, context)? else { return Ok(()) };
+        let (size, mode, modified_second) = (reader.size(), reader.mode(), reader.modified_second());
+        let header = FileHeader { size, mode, modified_second, owner: reader.owner() };
+        self.begin_entry(size)?;
+        self.frames.write(&file_header(&file.path, header)?)?;
+        while !reader.is_at_end() {
+            let mut room = self.frames.room()?;
+            if reader.block_bytes(room) == 0 {
+                // Less than a page is left of the frame.
+                self.frames.cut()?;
+                room = self.frames.room()?;
+            }
+            self.frames.fill(reader.block_bytes(room), |window| reader.fill(window))?;
+        }
+        self.frames.write(padding(size))?;
+        let FileSums { blake3, crc32c, pages } = reader.finish();
+        let path = file.path.clone();
+        self.files.push(BackedUpFile { path, size, mode, modified_second, blake3, crc32c, pages, at: None });
+        self.end_entry(size)
+    }
+
+    fn given(&mut self, file: GivenFile) -> io::Result<()> {
+        let size = u64::try_from(file.content.len()).unwrap_or(u64::MAX);
+        let GivenFile { path, content, mode, modified_second } = file;
+        let header = FileHeader { size, mode, modified_second, owner: (0, 0) };
+        self.begin_entry(size)?;
+        for bytes in [&file_header(&path, header)?, &content, padding(size)] {
+            self.frames.write(bytes)?;
+        }
+        let (blake3, crc32c) = (blake3::hash(&content), crc32c::crc32c(&content));
+        let pages = PageFindings::default();
+        self.files.push(BackedUpFile { path, size, mode, modified_second, blake3, crc32c, pages, at: None });
+        self.end_entry(size)
+    }
+
+    /// Ends the frame before an entry that shall not share it.
+    fn begin_entry(&mut self, size: u64) -> io::Result<()> {
+        let shared = u64::try_from(self.frames.filled()).unwrap_or(u64::MAX);
+        let apart = size >= OWN_FRAME_BYTES || shared.saturating_add(size) > SHARED_FRAME_BYTES;
+        if apart { self.end_frame() } else { Ok(()) }
+    }
+
+    /// Ends the frame behind an entry that shall not share it.
+    fn end_entry(&mut self, size: u64) -> io::Result<()> {
+        if size >= OWN_FRAME_BYTES { self.end_frame() } else { Ok(()) }
+    }
+
+    /// Ends the frame. All files since the last time stand in what was stored since.
+    fn end_frame(&mut self) -> io::Result<()> {
+        self.frames.cut()?;
+        let end = self.frames.stored_bytes();
+        let at = StoredRange::new(self.began, end.saturating_sub(self.began)).ok();
+        for file in self.files.iter_mut().skip(self.placed) {
+            file.at = at;
+        }
+        (self.placed, self.began) = (self.files.len(), end);
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<(u64, blake3::Hash)> {
-        if !self.chunk.is_empty() {
-            self.send()?;
-        }
-        Ok((self.sent_bytes, self.blake3.finalize()))
-    }
-}
-
-impl Write for ChunkWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = CHUNK_BYTES.saturating_sub(self.chunk.len());
-        let count = bytes.len().min(room);
-        self.chunk.extend_from_slice(bytes.get(..count).unwrap_or_default());
-        if self.chunk.len() >= CHUNK_BYTES {
-            self.send()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn finish(mut self) -> io::Result<(Vec<BackedUpFile>, u64, blake3::Hash)> {
+        self.frames.write(&END)?;
+        self.end_frame()?;
+        let (stored_bytes, blake3) = self.frames.finish()?;
+        Ok((self.files, stored_bytes, blake3))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Invariants: a reader yields exactly the size that the file had when it was opened. If it
 //! shrinks meanwhile, zeros stand for the rest; if it grows, the growth is left out: replay
-//! mends both. The hashes are over what was yielded. Files are read, never mapped: a mapped
+//! mends both. The hashes are over what was yielded. What is read is read to where it is compressed
+//! from, and not copied. Files are read, never mapped: a mapped
 //! file that shrinks ends the process.
 //!
 //! Pages of relations are checked on the way. PostgreSQL may be writing a page while it is
@@ -11,17 +12,19 @@
 
 use super::progress::Progress;
 use std::fs::{File, Metadata};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use wald_core::data_file::RelationFile;
 use wald_core::data_page::{PAGE_BYTES, Page, PageVerdict};
 use wald_core::page_check::{PageFindings, PageRules};
 
-/// Bytes that are read at once: whole pages.
-const BUFFER_BYTES: usize = 64 * PAGE_BYTES;
+/// Bytes that are read at once: whole pages, and so few that they are still near to the processor
+/// when they are checked and hashed.
+const BLOCK_BYTES: usize = 32 * PAGE_BYTES;
 /// How often a bad page is read again before it is believed,
 const REREADS: u32 = 5;
 /// and how long to wait each time for a write to end.
@@ -46,6 +49,17 @@ struct PageCheck {
     findings: PageFindings,
 }
 
+/// What all files of a backup are read under.
+#[derive(Clone, Debug)]
+pub struct ReadContext {
+    /// How to check pages; none where the cluster has no checksums.
+    pub page_rules: Option<PageRules>,
+    /// Counters to bump.
+    pub progress: Arc<Progress>,
+    /// Given up.
+    pub cancel: CancellationToken,
+}
+
 /// One open file.
 pub struct FileReader<'a> {
     file: File,
@@ -53,49 +67,26 @@ pub struct FileReader<'a> {
     size: u64,
     position: u64,
     shrunk: bool,
-    buffer: &'a mut ReadBuffer,
-    taken: usize,
-    filled: usize,
     blake3: blake3::Hasher,
     crc32c: u32,
     check: Option<PageCheck>,
-    progress: &'a Progress,
-    cancel: &'a CancellationToken,
-}
-
-/// The buffer of a worker, used for one file after the other.
-pub struct ReadBuffer(Box<[u8]>);
-
-impl ReadBuffer {
-    /// Allocates it.
-    pub fn new() -> Self {
-        Self(vec![0; BUFFER_BYTES].into())
-    }
-}
-
-impl Default for ReadBuffer {
-    fn default() -> Self {
-        Self::new()
-    }
+    context: &'a ReadContext,
 }
 
 impl<'a> FileReader<'a> {
     /// Opens a file and fixes its size; `None` if it vanished since it was listed. Pages are
-    /// checked where `relation` and `rules` are given.
+    /// checked where it is a `relation` and the cluster has checksums.
     pub fn open(
         path: &Path,
         relation: Option<RelationFile>,
-        rules: Option<PageRules>,
-        buffer: &'a mut ReadBuffer,
-        progress: &'a Progress,
-        cancel: &'a CancellationToken,
+        context: &'a ReadContext,
     ) -> io::Result<Option<Self>> {
         let file = match File::open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
         let metadata = file.metadata()?;
-        let check = relation.zip(rules).map(|(relation, rules)| PageCheck {
+        let check = relation.zip(context.page_rules).map(|(relation, rules)| PageCheck {
             relation,
             rules,
             findings: PageFindings::default(),
@@ -106,14 +97,10 @@ impl<'a> FileReader<'a> {
             metadata,
             position: 0,
             shrunk: false,
-            buffer,
-            taken: 0,
-            filled: 0,
             blake3: blake3::Hasher::new(),
             crc32c: 0,
             check,
-            progress,
-            cancel,
+            context,
         }))
     }
 
@@ -146,14 +133,25 @@ impl<'a> FileReader<'a> {
         }
     }
 
-    /// Fills the buffer with the next bytes to yield.
-    fn fill(&mut self) -> io::Result<()> {
-        if self.cancel.is_cancelled() {
+    /// How many bytes to take next where there is room for `room`: whole pages until the file's
+    /// end; none at its end, and none where there is no room for a page.
+    pub fn block_bytes(&self, room: usize) -> usize {
+        let left = usize::try_from(self.size - self.position).unwrap_or(usize::MAX);
+        let block = left.min(room).min(BLOCK_BYTES);
+        if block == left { block } else { block - block % PAGE_BYTES }
+    }
+
+    /// Whether everything was taken.
+    pub fn is_at_end(&self) -> bool {
+        self.position == self.size
+    }
+
+    /// Fills `window`, which has the size of [`FileReader::block_bytes`], with the next bytes.
+    pub fn fill(&mut self, window: &mut [u8]) -> io::Result<()> {
+        if self.context.cancel.is_cancelled() {
             return Err(io::Error::other("the backup was cancelled"));
         }
-        let left = usize::try_from(self.size - self.position).unwrap_or(usize::MAX);
-        let want = left.min(BUFFER_BYTES);
-        let window = self.buffer.0.get_mut(..want).unwrap_or_default();
+        let want = window.len();
         let read = if self.shrunk { 0 } else { read_up_to(&self.file, window, self.position)? };
         let (there, missing) = window.split_at_mut_checked(read).unwrap_or_default();
         if let Some(check) = &mut self.check {
@@ -165,25 +163,8 @@ impl<'a> FileReader<'a> {
         self.crc32c = crc32c::crc32c_append(self.crc32c, window);
         let advanced = u64::try_from(want).unwrap_or(u64::MAX);
         self.position = self.position.saturating_add(advanced);
-        self.progress.read(advanced);
-        self.taken = 0;
-        self.filled = want;
+        self.context.progress.read(advanced);
         Ok(())
-    }
-}
-
-impl Read for FileReader<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.taken == self.filled && self.position < self.size {
-            self.fill()?;
-        }
-        let ready = self.buffer.0.get(self.taken..self.filled).unwrap_or_default();
-        let count = ready.len().min(out.len());
-        if let (Some(from), Some(to)) = (ready.get(..count), out.get_mut(..count)) {
-            to.copy_from_slice(from);
-        }
-        self.taken += count;
-        Ok(count)
     }
 }
 

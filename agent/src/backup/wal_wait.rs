@@ -27,8 +27,9 @@ use wald_core::wal_file::WalFile;
 
 /// How many segments are looked up at the same time.
 const LOOKUPS_AT_ONCE: usize = 8;
-/// How long to wait before asking again: first and at most.
-const POLL_FIRST: Duration = Duration::from_millis(100);
+/// How long to wait before asking again: first, which is soon because the last segment is being
+/// archived just now, and at most.
+const POLL_FIRST: Duration = Duration::from_millis(20);
 const POLL_MAX: Duration = Duration::from_secs(2);
 
 /// The WAL that a backup needs.

@@ -4,14 +4,16 @@
 //! a bounded channel into the upload. Invariant: whenever [`Workers::store`] returns an error,
 //! its upload was aborted first, or is by being dropped.
 //!
-//! Memory per worker: a read buffer, zstd's own, and 8 MiB each for the chunk being filled, those
-//! in the channel ([`CHUNKS_QUEUED`]) and the few that the upload holds: about 64 MiB.
+//! While the end of a part is on its way, its worker makes the next: there are more uploads under
+//! way than workers. Memory: a frame of the tar and its compressed form for each worker, zstd's own,
+//! and [`CHUNKS_MAX`] chunks of 8 MiB for all of them together.
 
+use super::chunks::{CHUNK_BYTES, Chunk, ChunkPool};
+use super::frames::FrameBuffers;
 use super::layout::PartPlan;
-use super::part::{FinishedPart, GivenFile, PartContext, PartError, make_part};
-use super::read::ReadBuffer;
+use super::part::{FinishedPart, GivenFile, PartError, make_part};
+use super::read::ReadContext;
 use crate::store::{Store, StoreError, Upload};
-use bytes::Bytes;
 use std::io;
 use std::num::NonZeroUsize;
 use tokio::sync::{mpsc, oneshot};
@@ -20,18 +22,26 @@ use wald_core::object_key::{ObjectKey, ObjectKeyError};
 
 /// Chunks between a worker and its upload.
 const CHUNKS_QUEUED: usize = 2;
+/// Chunks in memory, being filled or sent: as many for each worker,
+const CHUNKS_PER_WORKER: usize = 4;
+/// at most so many together, which are 80 MiB,
+const CHUNKS_MAX: usize = 10;
+/// but never fewer than would let each worker fill one while others are sent.
+const CHUNKS_SPARE: usize = 2;
+/// Parts under way for each worker: one that is made, one whose end is being sent.
+const PARTS_PER_WORKER: usize = 2;
 
 /// The threads of one backup. They end when this is dropped.
 pub struct Workers {
     jobs: crossbeam_channel::Sender<Job>,
-    context: PartContext,
+    context: ReadContext,
     count: usize,
 }
 
 struct Job {
     plan: PartPlan,
     given: Vec<GivenFile>,
-    chunks: mpsc::Sender<Bytes>,
+    chunks: mpsc::Sender<Chunk>,
     reply: oneshot::Sender<Result<FinishedPart, PartError>>,
 }
 
@@ -41,6 +51,9 @@ pub enum WorkerError {
     /// No thread could be started.
     #[error("can't start a thread for the backup")]
     Spawn(#[source] io::Error),
+    /// zstd refused its settings.
+    #[error("can't prepare to compress")]
+    Buffers(#[source] io::Error),
     /// A part's name can't be a key.
     #[error("a part has an impossible name")]
     Name(#[from] ObjectKeyError),
@@ -84,20 +97,22 @@ pub enum WorkerError {
 }
 
 impl Workers {
-    /// Starts the threads.
-    pub fn start(count: NonZeroUsize, context: PartContext) -> Result<Self, WorkerError> {
+    /// Starts the threads, which compress at `level`.
+    pub fn start(count: NonZeroUsize, level: i32, context: ReadContext) -> Result<Self, WorkerError> {
         let count = count.get();
         // One place per thread: `store` is never called for more parts at a time.
         let (jobs, queue) = crossbeam_channel::bounded::<Job>(count);
+        let chunks = count.saturating_mul(CHUNKS_PER_WORKER).min(CHUNKS_MAX);
+        let pool = ChunkPool::new(chunks.max(count.saturating_add(CHUNKS_SPARE)));
         for number in 1..=count {
-            let (queue, context) = (queue.clone(), context.clone());
+            let (queue, context, pool) = (queue.clone(), context.clone(), pool.clone());
+            let mut buffers = FrameBuffers::new(level).map_err(WorkerError::Buffers)?;
             std::thread::Builder::new()
                 .name(format!("backup-{number}"))
                 .spawn(move || {
-                    let mut buffer = ReadBuffer::new();
                     for Job { plan, given, chunks, reply } in queue {
                         // Nobody listens any more if the upload failed first.
-                        let _ = reply.send(make_part(plan, given, &context, &mut buffer, chunks));
+                        let _ = reply.send(make_part(plan, given, &context, &mut buffers, &pool, chunks));
                     }
                 })
                 .map_err(WorkerError::Spawn)?;
@@ -105,12 +120,12 @@ impl Workers {
         Ok(Self { jobs, context, count })
     }
 
-    /// How many parts can be stored at the same time.
-    pub fn count(&self) -> usize {
-        self.count
+    /// How many parts can be under way at the same time.
+    pub fn parts_at_once(&self) -> usize {
+        self.count.saturating_mul(PARTS_PER_WORKER)
     }
 
-    /// Makes a part and stores it; at most [`Workers::count`] at a time.
+    /// Makes a part and stores it; at most [`Workers::parts_at_once`] at a time.
     pub async fn store(
         &self,
         store: &Store,
@@ -157,7 +172,9 @@ impl Workers {
         self.jobs.try_send(Job { plan, given, chunks, reply }).map_err(|_| died())?;
         let moved = async {
             while let Some(chunk) = queue.recv().await {
-                let put = upload.put_part(chunk).await;
+                let collected = upload.part_bytes() > CHUNK_BYTES;
+                let bytes = if collected { chunk.outside_pool() } else { chunk.into_bytes() };
+                let put = upload.put_part(bytes).await;
                 put.map_err(|source| WorkerError::Store { name: name.clone(), source })?;
             }
             finished

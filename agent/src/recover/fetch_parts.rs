@@ -1,43 +1,61 @@
 //! Fetches the parts of a backup, several at a time, and has them unpacked.
 //!
 //! One task per part reads from the repository; one thread per part hashes, decompresses and
-//! writes, behind a channel that holds a few pieces. Invariants: a part whose stored bytes do
-//! not hash to what the catalog says fails the restore, and so does a listed file that is in
-//! no part; memory is bounded by `jobs` times the channel; the first failure ends all workers.
+//! writes. Where the list says where in a part the files stand that are needed, and they are not
+//! most of it, only those frames are fetched. Invariants: a part that is fetched whole and whose
+//! stored bytes do not hash to what the catalog says fails the restore, and so does a listed file
+//! that is not where it should be, or not what the list says; at most [`PIECES_IN_MEMORY`] pieces
+//! of all parts together are in memory; the first failure ends all workers.
 
 use super::RecoverError;
 use super::delta::Kept;
 use super::progress::Progress;
 use super::tree::Tree;
-use super::unpack::{PartFiles, Unpacked, unpack};
+use super::unpack::{PartFiles, Place, Unpacked, unpack};
 use crate::store::{Store, StoreError};
-use crate::stored::{ObjectReader, download};
+use crate::stored::{Extent, ObjectReader, download};
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use wald_core::blake3_hex::Blake3Hex;
 use wald_core::catalog::{CatalogEntry, Part};
-use wald_core::file_list::FileList;
+use wald_core::file_list::{FileList, ListedFile};
 use wald_core::object_key::ObjectKey;
+use wald_core::stored_range::{Reading, reading};
 
+/// Pieces of parts (of at most [`crate::stored::PIECE_BYTES_MAX`]) that may be in memory at once: 80 MiB.
+const PIECES_IN_MEMORY: usize = 10;
 /// How often a part is fetched whose connection broke; the store has tried each request
 /// several times by then.
 const PART_ATTEMPTS_MAX: u32 = 3;
 
-/// The parts to be fetched, with their files.
+/// What is to be fetched, with the files in it.
 #[derive(Debug)]
 pub(super) struct Need {
     parts: VecDeque<PartNeed>,
+    kept: Arc<Kept>,
 }
 
+/// A part, or frames of it that stand side by side.
 #[derive(Debug)]
 struct PartNeed {
     key: ObjectKey,
     part: Part,
+    extent: Extent,
     files: PartFiles,
+}
+
+impl PartNeed {
+    fn stored_bytes(&self) -> u64 {
+        match self.extent {
+            Extent::Whole => self.part.stored_bytes,
+            Extent::Range(range) => range.bytes(),
+        }
+    }
 }
 
 /// What was fetched.
@@ -48,26 +66,46 @@ pub(super) struct Fetched {
 }
 
 impl Need {
-    /// The parts in which a file stands that is not in place yet.
-    pub fn new(entry: &CatalogEntry, list: FileList, kept: &Kept) -> Result<Self, RecoverError> {
-        let mut by_part: HashMap<String, PartFiles> = HashMap::new();
-        for file in list.files {
-            let files = by_part.entry(file.part.clone()).or_default();
-            if kept.contains(&file.path) {
-                files.keep(file.path);
-            } else {
-                files.need(file);
-            }
+    /// What holds the files that are not in place yet.
+    pub fn new(entry: &CatalogEntry, list: FileList, kept: Arc<Kept>) -> Result<Self, RecoverError> {
+        let mut by_part: HashMap<String, Vec<ListedFile>> = HashMap::new();
+        for file in list.files.into_iter().filter(|file| !kept.contains(&file.path)) {
+            by_part.entry(file.part.clone()).or_default().push(file);
         }
         let mut parts = Vec::new();
         for part in entry.parts() {
-            if let Some(files) = by_part.remove(&part.name).filter(PartFiles::is_needed) {
-                parts.push(PartNeed { key: entry.object_key(&part.name)?, part: part.clone(), files });
+            if let Some(files) = by_part.remove(&part.name) {
+                let key = entry.object_key(&part.name)?;
+                parts.extend(needs(&key, part, files));
             }
         }
         // The largest first, so that no worker begins a long one when the others are done.
-        parts.sort_by_key(|need| std::cmp::Reverse(need.part.stored_bytes));
-        Ok(Self { parts: parts.into() })
+        parts.sort_by_key(|need| std::cmp::Reverse(need.stored_bytes()));
+        Ok(Self { parts: parts.into(), kept })
+    }
+}
+
+/// The part, or the ranges of it, that hold these files.
+fn needs(key: &ObjectKey, part: &Part, mut files: Vec<ListedFile>) -> Vec<PartNeed> {
+    let need = |extent, files: Vec<ListedFile>| PartNeed {
+        key: key.clone(),
+        part: part.clone(),
+        extent,
+        files: PartFiles::new(files),
+    };
+    match reading(part.stored_bytes, files.iter().map(|file| file.at)) {
+        Reading::Whole => vec![need(Extent::Whole, files)],
+        Reading::Ranges(ranges) => {
+            files.sort_unstable_by_key(|file| file.at);
+            let mut files = files.into_iter().peekable();
+            let mut needs = Vec::new();
+            for range in ranges {
+                let here =
+                    std::iter::from_fn(|| files.next_if(|file| file.at.is_some_and(|at| range.holds(at))));
+                needs.push(need(Extent::Range(range), here.collect()));
+            }
+            needs
+        }
     }
 }
 
@@ -76,6 +114,8 @@ struct Shared {
     store: Store,
     tree: Arc<Tree>,
     queue: Mutex<VecDeque<PartNeed>>,
+    kept: Arc<Kept>,
+    room: Arc<Semaphore>,
     given_up: Arc<AtomicBool>,
     progress: Progress,
     runtime: Handle,
@@ -98,12 +138,14 @@ pub(super) async fn fetch(
     jobs: NonZeroUsize,
     progress: &Progress,
 ) -> Result<Fetched, RecoverError> {
-    progress.expect(need.parts.iter().map(|need| need.part.stored_bytes).sum());
+    progress.expect(need.parts.iter().map(PartNeed::stored_bytes).sum());
     let workers = jobs.get().min(need.parts.len());
     let shared = Arc::new(Shared {
         store: store.clone(),
         tree: Arc::clone(tree),
         queue: Mutex::new(need.parts),
+        kept: need.kept,
+        room: Arc::new(Semaphore::new(PIECES_IN_MEMORY)),
         given_up: Arc::new(AtomicBool::new(false)),
         progress: progress.clone(),
         runtime: Handle::current(),
@@ -165,16 +207,19 @@ impl Shared {
                 tracing::warn!(key = %need.key, attempt, error = crate::explain::chain(&error), "fetching again");
                 attempt += 1;
             }
-            stored_bytes += need.part.stored_bytes;
+            stored_bytes += need.stored_bytes();
         }
     }
 
     fn fetch_part(&self, need: &mut PartNeed, unpacked: &mut Unpacked) -> Result<(), RecoverError> {
-        let pieces = download(&self.runtime, &self.store, &need.key, None);
+        let room = Arc::clone(&self.room);
+        let pieces = download(&self.runtime, &self.store, &need.key, need.extent, room);
         let arrived = |bytes| self.progress.advance(bytes);
         let mut object = ObjectReader::new(pieces, &arrived, &self.given_up);
-        let PartNeed { key, part, files } = need;
-        let ended = unpack(&mut object, key, part.tablespace, files, &self.tree, unpacked);
+        let expected_bytes = need.stored_bytes();
+        let PartNeed { key, part, extent, files } = need;
+        let place = Place { key, tablespace: part.tablespace, tree: &self.tree, kept: &self.kept };
+        let ended = unpack(&mut object, &place, files, unpacked);
         if let Err(error @ RecoverError::Fs(_)) = ended {
             return Err(error);
         }
@@ -190,12 +235,22 @@ impl Shared {
             }
         };
         let damaged = |damage| Err(RecoverError::Damaged { key: key.clone(), damage });
-        if bytes != part.stored_bytes {
-            return damaged(format!("it has {bytes} bytes, the catalog says {}", part.stored_bytes));
-        }
         let (found, expected) = (Blake3Hex::from(hash), part.blake3);
-        if found != expected {
-            return damaged(format!("its BLAKE3 is {found}, the catalog says {expected}"));
+        match extent {
+            Extent::Whole if bytes != expected_bytes => {
+                return damaged(format!("it has {bytes} bytes, the catalog says {expected_bytes}"));
+            }
+            Extent::Whole if found != expected => {
+                return damaged(format!("its BLAKE3 is {found}, the catalog says {expected}"));
+            }
+            Extent::Range(range) if bytes != expected_bytes => {
+                return damaged(format!(
+                    "it ends before byte {}, where the list of files has some",
+                    range.end()
+                ));
+            }
+            // The proof of a range is that of each file in it.
+            Extent::Whole | Extent::Range(_) => {}
         }
         ended?;
         match files.first_needed() {

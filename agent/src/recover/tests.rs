@@ -128,6 +128,7 @@ impl Backup {
             mtime: 1_700_000_000,
             blake3: Blake3Hex::of(content),
             part: (*part).to_owned(),
+            at: None,
         });
         let dirs =
             self.dirs.iter().map(|path| ListedDir { path: RelativePath::new(*path).unwrap(), mode: 0o700 });

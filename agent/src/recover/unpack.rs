@@ -7,11 +7,15 @@
 
 use super::RecoverError;
 use super::beneath::Root;
+use super::delta::Kept;
 use super::listed::CONTROL;
 use super::tree::Tree;
 use crate::fs::FsError;
 use crate::stored::{ObjectReader, PartError, read_part};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -22,15 +26,25 @@ use wald_core::object_key::ObjectKey;
 use wald_core::relative_path::RelativePath;
 
 const BUFFER_BYTES: usize = 256 << 10;
+/// Smaller files are allocated as a whole anyway.
+const PREALLOCATED_BYTES_MIN: u64 = 1 << 20;
 /// `pg_control` has 8 KiB, `tablespace_map` a line per tablespace.
 const HELD_BYTES_MAX: u64 = 16 << 20;
 
-/// The listed files of one part.
-#[derive(Debug, Default)]
+/// The listed files that are wanted of one part.
+#[derive(Debug)]
 pub(super) struct PartFiles {
     needed: HashMap<RelativePath, ListedFile>,
-    /// In place already, kept by `--delta` or written.
-    done: HashSet<RelativePath>,
+    written: HashSet<RelativePath>,
+}
+
+/// Whence a part is, and whither it goes.
+pub(super) struct Place<'p> {
+    pub key: &'p ObjectKey,
+    pub tablespace: Option<u32>,
+    pub tree: &'p Tree,
+    /// What is in place already.
+    pub kept: &'p Kept,
 }
 
 /// Files that are put in place at the very end.
@@ -56,16 +70,9 @@ pub(super) struct Unpacked {
 }
 
 impl PartFiles {
-    pub fn need(&mut self, file: ListedFile) {
-        self.needed.insert(file.path.clone(), file);
-    }
-
-    pub fn keep(&mut self, path: RelativePath) {
-        self.done.insert(path);
-    }
-
-    pub fn is_needed(&self) -> bool {
-        !self.needed.is_empty()
+    pub fn new(files: Vec<ListedFile>) -> Self {
+        let needed = files.into_iter().map(|file| (file.path.clone(), file)).collect();
+        Self { needed, written: HashSet::new() }
     }
 
     pub fn first_needed(&self) -> Option<&RelativePath> {
@@ -84,17 +91,16 @@ impl Held {
 /// that is fetched again goes on where it broke off.
 pub(super) fn unpack(
     object: &mut ObjectReader<'_>,
-    key: &ObjectKey,
-    tablespace: Option<u32>,
+    place: &Place<'_>,
     files: &mut PartFiles,
-    tree: &Tree,
     unpacked: &mut Unpacked,
 ) -> Result<(), RecoverError> {
+    let Place { key, tablespace, tree, kept } = *place;
     let damaged = |damage: String| RecoverError::Damaged { key: key.clone(), damage };
     let mut buffer = vec![0; BUFFER_BYTES];
     let read = read_part(object, tablespace, |path, shown, size, mut content| {
         let Some(file) = files.needed.remove(&path) else {
-            if files.done.contains(&path) {
+            if files.written.contains(&path) || kept.contains(&path) {
                 return Ok(());
             }
             return Err(damaged(format!("{shown} in it is not in the list of files")));
@@ -122,7 +128,7 @@ pub(super) fn unpack(
         }
         unpacked.files += 1;
         unpacked.bytes += file.size;
-        files.done.insert(path);
+        files.written.insert(path);
         Ok(())
     });
     read.map_err(|error| match error {
@@ -164,6 +170,19 @@ fn hold_or_write(
     write(entry, file, root, &path, buffer)
 }
 
+/// Finds room for a file at once: files that are written side by side so don't lie in pieces
+/// between each other, and a disk that is too small says so at the beginning.
+fn preallocate(file: &File, bytes: u64) -> io::Result<()> {
+    if bytes < PREALLOCATED_BYTES_MIN {
+        return Ok(());
+    }
+    // The size grows with what is written, so that a file that breaks off is seen to be short.
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+        allocated => Ok(allocated?),
+    }
+}
+
 fn write(
     entry: &mut impl Read,
     file: &ListedFile,
@@ -173,6 +192,7 @@ fn write(
 ) -> Result<Blake3Hex, WriteError> {
     let local = |source| WriteError::Local(FsError::new("write", root.path().join(path), source));
     let mut out = root.create(path, file.mode).map_err(WriteError::Local)?;
+    preallocate(&out, file.size).map_err(local)?;
     let mut hasher = blake3::Hasher::new();
     loop {
         let length = match entry.read(buffer) {

@@ -17,7 +17,6 @@ use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, PutPayload};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use wald_core::object_key::ObjectKey;
 use wald_core::object_lock::ObjectLock;
@@ -28,7 +27,6 @@ const RANGE_BYTES: u64 = 8 << 20;
 /// An object being read.
 pub struct ObjectStream {
     size_bytes: u64,
-    told: Told,
     parts: BoxStream<'static, Result<Bytes, StoreError>>,
 }
 
@@ -37,39 +35,27 @@ impl ObjectStream {
     pub const fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
-
-    /// The object's lock, if the answer told it. `Some(None)` is told of a repository without
-    /// locks only: a server leaves the lock out where there is none and where the reader may not
-    /// see it, and only [`Store::lock_of`] knows which.
-    pub const fn lock(&self) -> Option<Option<ObjectLock>> {
-        self.told.lock
-    }
-
-    /// The version that is being read, if the answer told it.
-    pub const fn version(&self) -> Option<&VersionId> {
-        self.told.version.as_ref()
-    }
 }
 
 /// What the answer to a read says besides the object.
 #[derive(Clone, Default)]
-struct Told {
-    lock: Option<Option<ObjectLock>>,
-    version: Option<VersionId>,
+pub(super) struct Told {
+    pub lock: Option<Option<ObjectLock>>,
+    pub version: Option<VersionId>,
 }
 
 /// What is read: the newest version, or a certain one.
 #[derive(Clone, Copy)]
-struct Target<'t> {
-    name: &'t str,
-    version: Option<&'t VersionId>,
+pub(super) struct Target<'t> {
+    pub name: &'t str,
+    pub version: Option<&'t VersionId>,
 }
 
-/// The beginning of an object, with its description.
-struct Start {
-    meta: ObjectMeta,
-    bytes: Bytes,
-    told: Told,
+/// What is read first of an object, with its description.
+pub(super) struct Start {
+    pub meta: ObjectMeta,
+    pub bytes: Bytes,
+    pub told: Told,
 }
 
 impl Stream for ObjectStream {
@@ -118,7 +104,7 @@ impl Store {
             return self.stat(key).await.map(|_| Bytes::new());
         }
         let target = Target { name: key.as_str(), version: None };
-        let read = self.inner.read_start(target, bytes.min(RANGE_BYTES)).await;
+        let read = self.inner.read_start(target, 0..bytes.min(RANGE_BYTES)).await;
         let Start { meta, bytes: start, .. } = self.believed(Operation::Read, key, read).await?;
         let wanted = bytes.min(meta.size);
         if size_of(&start) == wanted {
@@ -137,22 +123,19 @@ impl Store {
     /// A whole object as a stream, for what does not fit into memory. At most one part of a few
     /// MiB is held at a time.
     pub async fn get_stream(&self, key: &ObjectKey) -> Result<ObjectStream, StoreError> {
-        let target = Target { name: key.as_str(), version: None };
-        let read = self.inner.read_start(target, RANGE_BYTES).await;
-        let Start { meta, bytes: start, told } = self.believed(Operation::Read, key, read).await?;
-        let size_bytes = meta.size;
-        let state = (Arc::clone(&self.inner), key.clone(), meta, size_of(&start));
-        let rest = stream::try_unfold(state, |(inner, key, meta, from)| async move {
-            if from >= meta.size {
+        let (object, start) = self.open_object(key, 0..RANGE_BYTES).await?;
+        let size_bytes = object.size_bytes();
+        let state = (object, size_of(&start));
+        let rest = stream::try_unfold(state, |(object, from)| async move {
+            if from >= object.size_bytes() {
                 return Ok(None);
             }
-            let to = meta.size.min(from + RANGE_BYTES);
-            let target = Target { name: key.as_str(), version: None };
-            let part = inner.read_range(target, &meta, from..to).await?;
-            Ok(Some((part, (inner, key, meta, to))))
+            let to = object.size_bytes().min(from + RANGE_BYTES);
+            let part = object.read(from..to).await?;
+            Ok(Some((part, (object, to))))
         });
         let first = stream::iter((!start.is_empty()).then_some(Ok(start)));
-        Ok(ObjectStream { size_bytes, told, parts: first.chain(rest).boxed() })
+        Ok(ObjectStream { size_bytes, parts: first.chain(rest).boxed() })
     }
 }
 
@@ -163,7 +146,7 @@ impl Inner {
         max_bytes: u64,
     ) -> Result<(Bytes, Option<VersionId>), StoreError> {
         let first = RANGE_BYTES.min(max_bytes.max(1));
-        let Start { meta, bytes: start, told } = self.read_start(target, first).await?;
+        let Start { meta, bytes: start, told } = self.read_start(target, 0..first).await?;
         if meta.size > max_bytes {
             return Err(self.too_large(target.name, meta.size, max_bytes));
         }
@@ -189,7 +172,7 @@ impl Inner {
         payload: &PutPayload,
     ) -> Result<bool, StoreError> {
         let target = Target { name, version };
-        let Start { meta, bytes, .. } = self.read_start(target, RANGE_BYTES).await?;
+        let Start { meta, bytes, .. } = self.read_start(target, 0..RANGE_BYTES).await?;
         if meta.size != u64::try_from(payload.content_length()).unwrap_or(u64::MAX) {
             return Ok(false);
         }
@@ -208,13 +191,17 @@ impl Inner {
         }
     }
 
-    /// The description of an object with its first `bytes` (at least 1), or fewer if it is
-    /// shorter.
-    async fn read_start(&self, target: Target<'_>, bytes: u64) -> Result<Start, StoreError> {
+    /// The description of an object with a range of it (of at least 1 byte), or less if it ends
+    /// before.
+    pub(super) async fn read_start(
+        &self,
+        target: Target<'_>,
+        range: Range<u64>,
+    ) -> Result<Start, StoreError> {
         let name = target.name;
         self.check_place(Operation::Read, name).await?;
         let options = GetOptions {
-            range: Some(GetRange::Bounded(0..bytes)),
+            range: Some(GetRange::Bounded(range.clone())),
             version: target.version.map(VersionId::to_string),
             ..GetOptions::default()
         };
@@ -225,7 +212,11 @@ impl Inner {
             Ok(Start { meta, bytes: found.bytes().await?, told })
         };
         match self.within_deadline(Operation::Read, name, reading).await? {
-            Ok(start) if size_of(&start.bytes) == bytes.min(start.meta.size) => Ok(start),
+            Ok(start)
+                if size_of(&start.bytes) == range.end.min(start.meta.size).saturating_sub(range.start) =>
+            {
+                Ok(start)
+            }
             Ok(_) => Err(self.bad_answer(Operation::Read, name, "its length is not what it announced")),
             Err(error) if self.may_be_empty(&error) => {
                 let found = self.describe(Operation::Read, name, target.version).await?;
@@ -265,7 +256,7 @@ impl Inner {
     }
 
     /// Bytes of the object that `meta` describes.
-    async fn read_range(
+    pub(super) async fn read_range(
         &self,
         target: Target<'_>,
         meta: &ObjectMeta,

@@ -164,7 +164,8 @@ impl Upload {
         }
     }
 
-    fn part_bytes(&self) -> usize {
+    /// How many bytes are collected before they are sent as one.
+    pub fn part_bytes(&self) -> usize {
         PART_BYTES << (self.parts_sent / PARTS_PER_SIZE).min(5)
     }
 

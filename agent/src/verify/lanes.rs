@@ -12,7 +12,7 @@ use super::rate::RateLimit;
 use crate::explain;
 use crate::repository::Repository;
 use crate::store::StoreError;
-use crate::stored::{ObjectReader, download};
+use crate::stored::{Extent, ObjectReader, download};
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -191,7 +191,8 @@ impl Shared {
         };
         let mut attempt = 1;
         loop {
-            let pieces = download(&self.runtime, self.repository.store(), key, Some(Arc::clone(&self.room)));
+            let store = self.repository.store();
+            let pieces = download(&self.runtime, store, key, Extent::Whole, Arc::clone(&self.room));
             let mut object = ObjectReader::new(pieces, &arrived, &self.given_up);
             let value = take(&mut object);
             let (so_far, told) = (object.bytes(), object.told().clone());

@@ -15,6 +15,7 @@ fn file(path: &[u8]) -> ListedFile {
         mtime: 1_700_000_000,
         blake3: Blake3Hex::of(path),
         part: "base-0001.tar.zst".to_owned(),
+        at: None,
     }
 }
 
@@ -34,6 +35,9 @@ fn lines_are_as_documented() {
         "{\"path\":\"base/5/1259\",\"size\":8192,\"mode\":384,\"mtime\":1700000000,\"blake3\":\""
     ));
     assert!(line.ends_with("\",\"part\":\"base-0001.tar.zst\"}\n"));
+    let at = StoredRange::new(7, 1234).ok();
+    let line = FileListEntry::File(ListedFile { at, ..file(b"base/5/1259") }).to_line();
+    assert!(line.ends_with("\",\"part\":\"base-0001.tar.zst\",\"at\":[7,1234]}\n"));
 }
 
 #[test]
@@ -67,6 +71,16 @@ fn what_is_not_the_list_of_this_backup_is_refused() {
     assert!(refusal(&(head + &line + &line)).contains("line 3 of the file list names a a second time"));
 }
 
+#[test]
+fn a_file_that_would_stand_outside_of_its_part_is_refused() {
+    let head = header_line(&backup());
+    let line = FileListEntry::File(file(b"a")).to_line();
+    for at in ["[0,0]", "[18446744073709551615,1]", "[1]"] {
+        let text = head.clone() + &line.replace("}", &format!(",\"at\":{at}}}"));
+        assert!(refusal(&text).contains("line 2 of the file list is damaged"), "{}", refusal(&text));
+    }
+}
+
 fn any_path() -> impl Strategy<Value = RelativePath> {
     proptest::collection::vec(any::<u8>(), 1..40)
         .prop_filter_map("a path", |bytes| RelativePath::new(bytes).ok())
@@ -79,13 +93,15 @@ proptest! {
         size: u64,
         mode in 0u32..0o10000,
         mtime: i64,
+        at in proptest::option::of((0u64..1 << 62, 1u64..1 << 62)),
     ) {
+        let at = at.and_then(|(offset, bytes)| StoredRange::new(offset, bytes).ok());
         let mut list = FileList::default();
         for (index, path) in paths.into_iter().enumerate() {
             if index % 3 == 0 {
                 list.dirs.push(ListedDir { path, mode });
             } else {
-                list.files.push(ListedFile { size, mode, mtime, path, ..file(b"x") });
+                list.files.push(ListedFile { size, mode, mtime, path, at, ..file(b"x") });
             }
         }
         let text = list.print(&backup());

@@ -1,16 +1,19 @@
 //! Tests of a backup's parts: tars that stock tools read.
 
+use super::super::chunks::CHUNK_BYTES;
+use super::super::frames::FRAME_BYTES;
+use super::super::progress::Progress;
 use super::*;
 use std::io::Read;
 use std::path::Path;
+use tokio_util::sync::CancellationToken;
 
-fn context() -> PartContext {
-    PartContext {
-        compression_level: 1,
-        page_rules: None,
-        progress: Progress::new(),
-        cancel: CancellationToken::new(),
-    }
+fn context() -> ReadContext {
+    ReadContext { page_rules: None, progress: Progress::new(), cancel: CancellationToken::new() }
+}
+
+fn buffers() -> FrameBuffers {
+    FrameBuffers::new(1).unwrap()
 }
 
 fn path(text: &str) -> RelativePath {
@@ -26,11 +29,12 @@ fn scanned(directory: &Path, name: &str, tablespace: Option<u32>, content: &[u8]
 /// Runs `make_part` on a thread of its own, as the workers do, and collects the chunks.
 fn make_all(plan: PartPlan, given: Vec<GivenFile>) -> (FinishedPart, Vec<u8>, usize) {
     let (chunks, mut queue) = mpsc::channel(2);
-    let worker =
-        std::thread::spawn(move || make_part(plan, given, &context(), &mut ReadBuffer::new(), chunks));
+    let pool = ChunkPool::new(2);
+    let make = move || make_part(plan, given, &context(), &mut buffers(), &pool, chunks);
+    let worker = std::thread::spawn(make);
     let (mut stored, mut count) = (Vec::new(), 0);
     while let Some(chunk) = queue.blocking_recv() {
-        stored.extend_from_slice(&chunk);
+        stored.extend_from_slice(&chunk.into_bytes());
         count += 1;
     }
     (worker.join().unwrap().unwrap(), stored, count)
@@ -133,13 +137,43 @@ fn a_large_part_comes_in_bounded_chunks() {
 }
 
 #[test]
+fn the_frames_that_hold_a_file_are_a_tar_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let large = |name: &str, bytes| scanned(directory.path(), name, None, &noise(bytes));
+    let mut files = vec![large("base/5/1", FRAME_BYTES * 2 + 777), large("base/5/2", 1 << 20)];
+    // Together more than a frame that is shared.
+    files.extend((10..40).map(|number| large(&format!("base/5/{number}"), 100_000 + number)));
+    let plan = PartPlan {
+        name: "base-0001.tar.zst".to_owned(),
+        directories: vec![ScannedDirectory { path: path("base/5"), tablespace: None, mode: 0o700 }],
+        files,
+        ..PartPlan::default()
+    };
+    let (finished, stored, _) = make_all(plan, Vec::new());
+    let whole = entries(&stored);
+    assert_eq!(whole.len(), 33);
+    let mut frames = std::collections::BTreeSet::new();
+    for (file, (name, _, content)) in finished.files.iter().zip(&whole[1..]) {
+        let at = file.at.unwrap();
+        let piece = &stored[usize::try_from(at.offset()).unwrap()..usize::try_from(at.end()).unwrap()];
+        let found = entries(piece);
+        assert!(found.iter().any(|(found, _, bytes)| found == name && bytes == content), "{name}");
+        // Large files stand alone.
+        assert!(file.size < OWN_FRAME_BYTES || found.len() == 1, "{name}");
+        frames.insert(at);
+    }
+    assert!((4..8).contains(&frames.len()), "{frames:?}");
+    assert!(frames.iter().all(|at| at.end() <= finished.part.stored_bytes));
+}
+
+#[test]
 fn an_upload_that_ends_stops_its_worker() {
     let directory = tempfile::tempdir().unwrap();
     let file = scanned(directory.path(), "base/5/1", None, &noise(20 << 20));
     let plan = PartPlan { name: "base-0001.tar.zst".to_owned(), files: vec![file], ..PartPlan::default() };
     let (chunks, queue) = mpsc::channel(2);
     drop(queue);
-    let result = make_part(plan, Vec::new(), &context(), &mut ReadBuffer::new(), chunks);
+    let result = make_part(plan, Vec::new(), &context(), &mut buffers(), &ChunkPool::new(2), chunks);
     assert!(matches!(result, Err(PartError::GivenUp)), "{result:?}");
 }
 
@@ -151,6 +185,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let file = ScannedFile { path: path("base/5/1"), disk, tablespace: None, size: 10 };
     let plan = PartPlan { name: "base-0001.tar.zst".to_owned(), files: vec![file], ..PartPlan::default() };
     let (chunks, _queue) = mpsc::channel(2);
-    let error = make_part(plan, Vec::new(), &context(), &mut ReadBuffer::new(), chunks).unwrap_err();
+    let error =
+        make_part(plan, Vec::new(), &context(), &mut buffers(), &ChunkPool::new(2), chunks).unwrap_err();
     assert!(error.to_string().contains("is-a-directory"), "{error}");
 }

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 use tempfile::TempDir;
 use wald_core::data_file::BLOCKS_PER_SEGMENT_DEFAULT;
 use wald_core::data_page::page_checksum;
@@ -43,9 +42,7 @@ fn page(block: u32, lsn: u64, filler: u8) -> Page {
 struct Scene {
     _directory: TempDir,
     path: PathBuf,
-    buffer: ReadBuffer,
-    progress: Arc<Progress>,
-    cancel: CancellationToken,
+    context: ReadContext,
 }
 
 impl Scene {
@@ -53,21 +50,33 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("16384");
         fs::write(&path, content).unwrap();
-        let (buffer, progress, cancel) = (ReadBuffer::new(), Progress::new(), CancellationToken::new());
-        Self { _directory: directory, path, buffer, progress, cancel }
+        let (progress, cancel) = (Progress::new(), CancellationToken::new());
+        let context = ReadContext { page_rules: Some(rules()), progress, cancel };
+        Self { _directory: directory, path, context }
     }
 
-    fn open(&mut self, name: Option<&str>) -> Option<FileReader<'_>> {
+    fn open(&self, name: Option<&str>) -> Option<FileReader<'_>> {
         let relation = name.map(|name| RelationFile::parse(name).unwrap());
-        let rules = Some(rules());
-        let Self { path, buffer, progress, cancel, .. } = self;
-        FileReader::open(path, relation, rules, buffer, progress, cancel).unwrap()
+        FileReader::open(&self.path, relation, &self.context).unwrap()
     }
 }
 
-fn read_all(mut reader: FileReader<'_>) -> (Vec<u8>, FileSums) {
+fn read_all(reader: FileReader<'_>) -> (Vec<u8>, FileSums) {
+    read_all_in(reader, 1 << 20)
+}
+
+/// Reads with room for so many bytes at a time.
+fn read_all_in(mut reader: FileReader<'_>, room: usize) -> (Vec<u8>, FileSums) {
     let mut content = Vec::new();
-    reader.read_to_end(&mut content).unwrap();
+    while !reader.is_at_end() {
+        let bytes = reader.block_bytes(room);
+        assert!(bytes > 0 && bytes <= room);
+        // What stood there before must not come through.
+        let mut window = vec![0xEE; bytes];
+        reader.fill(&mut window).unwrap();
+        content.extend_from_slice(&window);
+    }
+    assert_eq!((reader.block_bytes(room), content.len() as u64), (0, reader.size()));
     let sums = reader.finish();
     assert_eq!(sums.blake3, blake3::hash(&content));
     assert_eq!(sums.crc32c, crc32c::crc32c(&content));
@@ -82,14 +91,14 @@ fn write_at(path: &Path, offset: u64, bytes: &[u8]) {
 
 #[test]
 fn a_file_that_has_vanished_is_no_error() {
-    let mut scene = Scene::new(b"x");
+    let scene = Scene::new(b"x");
     fs::remove_file(&scene.path).unwrap();
     assert!(scene.open(None).is_none());
 }
 
 #[test]
 fn a_file_that_shrinks_is_filled_up_with_zeros() {
-    let mut scene = Scene::new(&[7; 2_000_000]);
+    let scene = Scene::new(&[7; 2_000_000]);
     let path = scene.path.clone();
     let reader = scene.open(Some("base/5/16384")).unwrap();
     fs::File::options().write(true).open(path).unwrap().set_len(1_000_000).unwrap();
@@ -101,7 +110,7 @@ fn a_file_that_shrinks_is_filled_up_with_zeros() {
 
 #[test]
 fn what_a_file_grows_by_is_left_out() {
-    let mut scene = Scene::new(b"before");
+    let scene = Scene::new(b"before");
     let path = scene.path.clone();
     let reader = scene.open(None).unwrap();
     write_at(&path, 6, b" and after");
@@ -113,7 +122,7 @@ fn a_page_that_is_being_written_is_read_again() {
     let good = page(1, 1000, 9);
     let mut content = [page(0, 1000, 1), good].concat();
     content[PAGE_BYTES + 5000] ^= 1;
-    let mut scene = Scene::new(&content);
+    let scene = Scene::new(&content);
     let path = scene.path.clone();
     let reader = scene.open(Some("base/5/16384")).unwrap();
     let writer = std::thread::spawn(move || {
@@ -130,7 +139,7 @@ fn a_page_that_is_being_written_is_read_again() {
 fn a_bad_page_beyond_a_new_end_is_zeros() {
     let mut content = [page(0, 1000, 1), page(1, 1000, 2)].concat();
     content[PAGE_BYTES + 5000] ^= 1;
-    let mut scene = Scene::new(&content);
+    let scene = Scene::new(&content);
     let path = scene.path.clone();
     let reader = scene.open(Some("base/5/16384")).unwrap();
     let writer = std::thread::spawn(move || {
@@ -152,7 +161,7 @@ fn pages_that_stay_bad_and_the_newest_are_reported() {
     content[80 * PAGE_BYTES..81 * PAGE_BYTES].copy_from_slice(&page(0, newer, 1));
     content[90 * PAGE_BYTES..91 * PAGE_BYTES].copy_from_slice(&page(0, newer - 1, 1));
     content.extend_from_slice(b"a piece of a page");
-    let mut scene = Scene::new(&content);
+    let scene = Scene::new(&content);
     let (_, sums) = read_all(scene.open(Some("base/5/16384.2")).unwrap());
     let blocks: Vec<u32> = sums.pages.bad.iter().map(|(block, _)| *block).collect();
     assert_eq!(blocks, [70]);
@@ -161,35 +170,26 @@ fn pages_that_stay_bad_and_the_newest_are_reported() {
 
 #[test]
 fn files_that_are_no_relations_have_no_pages() {
-    let mut scene = Scene::new(&[1; 3 * PAGE_BYTES]);
+    let scene = Scene::new(&[1; 3 * PAGE_BYTES]);
     let (_, sums) = read_all(scene.open(None).unwrap());
     assert_eq!(sums.pages, PageFindings::default());
-    assert_eq!(scene.progress.snapshot().bytes_done, 3 * 8192);
+    assert_eq!(scene.context.progress.snapshot().bytes_done, 3 * 8192);
 }
 
 #[test]
 fn a_cancelled_backup_reads_no_further() {
-    let mut scene = Scene::new(&[1; 100]);
-    scene.cancel.cancel();
-    assert!(scene.open(None).unwrap().read(&mut [0; 10]).is_err());
+    let scene = Scene::new(&[1; 100]);
+    scene.context.cancel.cancel();
+    assert!(scene.open(None).unwrap().fill(&mut [0; 10]).is_err());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
-    fn a_file_comes_out_as_it_is(size in 0usize..1_200_000, step in 1usize..100_000) {
+    fn a_file_comes_out_as_it_is(size in 0usize..1_200_000, room in PAGE_BYTES..1_000_000) {
         let content: Vec<u8> = (0..size).map(|i| u8::try_from(i % 251).unwrap()).collect();
-        let mut scene = Scene::new(&content);
-        let mut reader = scene.open(None).unwrap();
-        let mut out = Vec::new();
-        let mut piece = vec![0; step];
-        loop {
-            match reader.read(&mut piece).unwrap() {
-                0 => break,
-                count => out.extend_from_slice(&piece[..count]),
-            }
-        }
+        let scene = Scene::new(&content);
+        let (out, _) = read_all_in(scene.open(None).unwrap(), room);
         prop_assert!(out == content);
-        prop_assert_eq!(reader.finish().blake3, blake3::hash(&content));
     }
 }

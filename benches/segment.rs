@@ -32,7 +32,7 @@ fn sealing(c: &mut Criterion) {
         });
     }
     if let Ok(sealed) = seal(file, system_id, &raw, Effort::Level(3)) {
-        let object = [sealed.head, sealed.body].concat();
+        let object = sealed.to_vec();
         group.bench_function("prove stored", |b| {
             b.iter(|| prove_stored(black_box(&object), &expected).is_ok())
         });

@@ -6,7 +6,8 @@
 //!
 //! Invariants: only `confirm` makes a [`Durable`], and only a `Durable` becomes the reply
 //! "done"; nothing is stored before the file's identity is checked; nothing is overwritten;
-//! bytes in flight are bounded by `memory_max`.
+//! bytes in flight are bounded by `memory_max`: a file counts whole until it is compressed, and
+//! then as what has become of it.
 
 pub mod admit;
 mod read;
@@ -26,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use wald_core::sequence::Limits;
+use wald_core::sequence::{Limits, waiting_if_ready};
 use wald_core::wal_file::WalFile;
 
 /// What archiving needs to know.
@@ -34,11 +35,11 @@ use wald_core::wal_file::WalFile;
 pub struct ArchiveOptions {
     /// The data directory whose `pg_wal` may be archived.
     pub data_dir: PathBuf,
-    /// How segments are compressed.
+    /// How segments are compressed while nothing waits.
     pub effort: Effort,
     /// After this a request is answered "try again".
     pub timeout: Duration,
-    /// Bytes of files that may be in flight at once.
+    /// Bytes of objects that may be in memory at once, compressed as far as they are.
     pub memory_max_bytes: u64,
     /// How far to look ahead.
     pub limits: Limits,
@@ -162,6 +163,17 @@ impl Archive {
         }
     }
 
+    /// How `file` is to be compressed: with less effort while others wait behind it.
+    fn effort_for(&self, file: WalFile) -> Effort {
+        let WalFile::Segment(name) = file else { return self.options.effort };
+        let behind = waiting_if_ready(name, self.repository.segment_size());
+        if behind.is_some_and(|later| self.pg_wal.is_ready(WalFile::Segment(later))) {
+            self.options.effort.hurried()
+        } else {
+            self.options.effort
+        }
+    }
+
     /// Checks that `path` names a file that may be archived, and opens it.
     fn admit(&self, path: &Path) -> Result<Admitted, AdmitError> {
         self.pg_wal.admit(path, self.repository.segment_size())
@@ -179,15 +191,26 @@ impl Archive {
     async fn push(&self, admitted: Admitted) -> Result<Durable, ArchiveError> {
         let file = admitted.file();
         let size = admitted.stamp().bytes();
-        // A file larger than the whole budget goes alone instead of never.
-        let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX).min(self.budget_kib);
-        let _room = self.budget.acquire_many(kib).await.map_err(|_| ArchiveError::GivenUp { file })?;
+        // How far it can be compressed is not known before. A file larger than the whole budget goes
+        // alone instead of never.
+        let mut room =
+            self.budget.acquire_many(self.kib(size)).await.map_err(|_| ArchiveError::GivenUp { file })?;
         let started = tokio::time::Instant::now();
         let (identity, data_dir) = (self.repository.identity().clone(), self.options.data_dir.clone());
-        let effort = self.options.effort;
+        let effort = self.effort_for(file);
         let load = self.codec.run(move || read::load(admitted, &identity, &data_dir, effort)).await??;
+        let held = usize::try_from(self.kib(load.bytes())).unwrap_or(usize::MAX);
+        drop(room.split(room.num_permits().saturating_sub(held)));
         let durable = ship::ship(&self.repository, &self.codec, load).await?;
         self.metrics.archived(size, durable.stored_bytes(), started.elapsed());
         Ok(durable)
     }
+
+    /// The permits for so many bytes.
+    fn kib(&self, bytes: u64) -> u32 {
+        u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.budget_kib)
+    }
 }
+
+#[cfg(test)]
+mod tests;

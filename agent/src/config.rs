@@ -64,6 +64,8 @@ pub struct Agent {
     pub allow_uids: Vec<u32>,
     /// What must survive a restart stands here.
     pub state_dir: PathBuf,
+    /// How nice the threads are that hash and compress, as in nice(1).
+    pub nice: u8,
 }
 
 /// Whether and how WAL is compressed.
@@ -80,7 +82,7 @@ pub enum Compression {
 pub struct Archive {
     /// How many files are shipped at once.
     pub concurrency: usize,
-    /// Bytes of files that may be in flight at once.
+    /// Bytes of objects that may be in memory at once.
     pub memory_max_bytes: u64,
     /// More waiting WAL than this is given up; never, where absent.
     pub queue_max_bytes: Option<u64>,
@@ -215,7 +217,7 @@ impl Config {
         writeln!(out, "connection = {:?}", hide_password(&self.cluster.connection))?;
         let agent = &self.agent;
         writeln!(out, "\n[agent]\nsocket = {:?}\nallow_uids = {:?}", agent.socket, agent.allow_uids)?;
-        writeln!(out, "state_dir = {:?}", agent.state_dir)?;
+        writeln!(out, "state_dir = {:?}\nnice = {}", agent.state_dir, agent.nice)?;
         let archive = &self.archive;
         writeln!(out, "\n[archive]\nconcurrency = {}", archive.concurrency)?;
         writeln!(out, "memory_max = \"{}\"", amount::bytes(archive.memory_max_bytes))?;

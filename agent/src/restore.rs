@@ -22,7 +22,7 @@ pub mod look_ahead;
 
 use crate::cluster::ClusterError;
 use crate::codec::open::OpenError;
-use crate::codec::{Codec, CodecGone};
+use crate::codec::{Codec, CodecGone, aside};
 use crate::fs::FsError;
 use crate::fs::demand::Demand;
 use crate::fs::place::{Draft, PlaceError};
@@ -189,7 +189,7 @@ impl Restore {
         let (file, data_dir) = (request.file, request.data_dir.clone());
         let identity = self.repository.identity().clone();
         // Reads a file, and waits where it is being written: not on the runtime's threads.
-        let checked = self.codec.run(move || crate::cluster::check(&data_dir, &identity)).await?;
+        let checked = aside(move || crate::cluster::check(&data_dir, &identity)).await?;
         checked.map_err(|source| RestoreError::Cluster { file, source })
     }
 

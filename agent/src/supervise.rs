@@ -9,7 +9,7 @@ use crate::archive::look_ahead::Archiver;
 use crate::archive::{Archive, ArchiveOptions};
 use crate::backup::BackupOptions;
 use crate::clock::Clock;
-use crate::codec::Codec;
+use crate::codec::{Codec, Niceness};
 use crate::fs::FsError;
 use crate::mend::Mender;
 use crate::metrics::Metrics;
@@ -48,6 +48,8 @@ pub struct AgentOptions {
     pub state_dir: PathBuf,
     /// How WAL is served.
     pub restore: RestoreOptions,
+    /// How nice the threads are that hash and compress.
+    pub niceness: Niceness,
 }
 
 /// Why the agent ended.
@@ -118,7 +120,7 @@ async fn start(
     let metrics = Metrics::new().and_then(|metrics| metrics.with_runs_below(&options.state_dir));
     let metrics = metrics.map_err(|error| AgentError::System(error.to_string()))?;
     let metrics = Arc::new(metrics);
-    let codec = Codec::start().map_err(|error| AgentError::System(error.to_string()))?;
+    let codec = Codec::start(options.niceness).map_err(|error| AgentError::System(error.to_string()))?;
     let spool = Spool::take(&options.restore.spool_dir).map_err(AgentError::Spool)?;
     let repository = Repository::open_patiently(&options.repository, waiting).await?;
     for weakness in repository.weaknesses() {

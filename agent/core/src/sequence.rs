@@ -8,8 +8,12 @@
 //! failure is forgotten at once, so that the next request tries afresh; an absence that a
 //! prefetch met only ends the looking ahead, it is never an answer; what is held is bounded.
 
+mod depth;
+
 use crate::segment::{SegmentName, SegmentSize};
+use depth::Depth;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// How far ahead of PostgreSQL a decider may go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,6 +22,16 @@ pub struct Limits {
     pub in_flight_max: usize,
     /// Files in flight or finished and not yet asked for. At least 1.
     pub held_max: usize,
+}
+
+/// WAL waits if so many segments are ready, the one that is being shipped included.
+const WAITING_FROM: u64 = 3;
+
+/// The segment that tells whether WAL waits when `name` is shipped: it does if that one is ready,
+/// too. One look, however long the queue is.
+pub fn waiting_if_ready(name: SegmentName, size: SegmentSize) -> Option<SegmentName> {
+    let number = name.number(size)?.checked_add(WAITING_FROM - 1)?;
+    SegmentName::from_number(name.timeline(), number, size)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,12 +61,15 @@ struct Window {
     asked: Option<SegmentName>,
     /// The look-ahead goes no further than this until PostgreSQL asks again.
     stop_at: Option<SegmentName>,
+    /// How many may be held for now; at most `held_max`.
+    depth: usize,
 }
 
 impl Window {
     fn new(size: SegmentSize, limits: Limits) -> Self {
         let limits = Limits { in_flight_max: limits.in_flight_max.max(1), held_max: limits.held_max.max(1) };
-        Self { size, limits, held: BTreeMap::new(), asked: None, stop_at: None }
+        let depth = limits.held_max;
+        Self { size, limits, held: BTreeMap::new(), asked: None, stop_at: None, depth }
     }
 
     fn request(&mut self, name: SegmentName) -> Answer {
@@ -70,7 +87,7 @@ impl Window {
 
     fn candidate(&self) -> Option<SegmentName> {
         let in_flight = self.held.values().filter(|progress| **progress == Progress::InFlight).count();
-        if in_flight >= self.limits.in_flight_max || self.held.len() >= self.limits.held_max {
+        if in_flight >= self.limits.in_flight_max || self.held.len() >= self.depth {
             return None;
         }
         let mut name = self.asked?.next(self.size)?;
@@ -79,7 +96,7 @@ impl Window {
         }
         // A window that reaches further than it is wide would leave holes behind it.
         let reach = name.number(self.size)?.checked_sub(self.asked?.number(self.size)?)?;
-        let within = usize::try_from(reach).is_ok_and(|reach| reach <= self.limits.held_max);
+        let within = usize::try_from(reach).is_ok_and(|reach| reach <= self.depth);
         (within && self.stop_at.is_none_or(|stop| name < stop)).then_some(name)
     }
 
@@ -166,10 +183,12 @@ impl PushAhead {
     }
 }
 
-/// Decides which segments are fetched before PostgreSQL asks for them.
+/// Decides which segments are fetched before PostgreSQL asks for them. Times are since any fixed
+/// moment.
 #[derive(Clone, Debug)]
 pub struct Prefetch {
     window: Window,
+    depth: Depth,
 }
 
 /// What to do about a fetched file.
@@ -184,13 +203,18 @@ pub enum Keep {
 impl Prefetch {
     /// Nothing fetched, nothing asked.
     pub fn new(size: SegmentSize, limits: Limits) -> Self {
-        Self { window: Window::new(size, limits) }
+        let mut window = Window::new(size, limits);
+        let depth = Depth::new(window.limits.in_flight_max, window.limits.held_max);
+        window.depth = depth.get();
+        Self { window, depth }
     }
 
     /// PostgreSQL asks for `name`. The second value lists spooled segments to be deleted: a
     /// request that leaves the window begins another recovery or another timeline.
-    pub fn request(&mut self, name: SegmentName) -> (Answer, Vec<SegmentName>) {
+    pub fn request(&mut self, name: SegmentName, now: Duration) -> (Answer, Vec<SegmentName>) {
         let answer = self.window.request(name);
+        self.depth.asked(now, answer == Answer::Wait);
+        self.window.depth = self.depth.get();
         (answer, self.window.drop_outside(name))
     }
 
@@ -204,8 +228,9 @@ impl Prefetch {
         self.window.held.entry(name).or_insert(Progress::InFlight);
     }
 
-    /// `name` is in the spool, proven.
-    pub fn fetched(&mut self, name: SegmentName) -> Keep {
+    /// `name` is in the spool, proven; to fetch it took so long.
+    pub fn fetched(&mut self, name: SegmentName, took: Duration) -> Keep {
+        self.depth.fetched(took);
         let near = self.window.asked.is_some_and(|asked| {
             let reach = name.number(self.window.size).zip(asked.number(self.window.size));
             let reach = reach.and_then(|(name, asked)| name.checked_sub(asked));
@@ -250,6 +275,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
+    const NOW: Duration = Duration::from_secs(1);
     const LIMITS: Limits = Limits { in_flight_max: 3, held_max: 5 };
 
     fn segment(timeline: u32, number: u64) -> SegmentName {
@@ -285,22 +311,31 @@ mod tests {
     #[test]
     fn another_timeline_empties_the_spool() {
         let mut ahead = Prefetch::new(SegmentSize::DEFAULT, LIMITS);
-        ahead.request(segment(1, 1));
+        ahead.request(segment(1, 1), NOW);
         ahead.begin(segment(1, 2));
         ahead.begin(segment(1, 3));
-        assert_eq!(ahead.fetched(segment(1, 2)), Keep::Keep);
-        let (answer, dropped) = ahead.request(segment(2, 2));
+        assert_eq!(ahead.fetched(segment(1, 2), NOW), Keep::Keep);
+        let (answer, dropped) = ahead.request(segment(2, 2), NOW);
         assert_eq!((answer, dropped), (Answer::Begin, vec![segment(1, 2)]));
-        assert_eq!(ahead.fetched(segment(1, 3)), Keep::Drop, "it was in flight when the timeline changed");
+        assert_eq!(
+            ahead.fetched(segment(1, 3), NOW),
+            Keep::Drop,
+            "it was in flight when the timeline changed"
+        );
     }
 
     #[test]
     fn an_absence_met_ahead_is_never_an_answer() {
         let mut ahead = Prefetch::new(SegmentSize::DEFAULT, LIMITS);
-        ahead.request(segment(1, 1));
+        ahead.request(segment(1, 1), NOW);
         ahead.begin(segment(1, 2));
         ahead.failed(segment(1, 2));
-        assert_eq!(ahead.request(segment(1, 2)).0, Answer::Begin);
+        assert_eq!(ahead.request(segment(1, 2), NOW).0, Answer::Begin);
+    }
+
+    #[test]
+    fn wal_waits_if_the_one_after_the_next_is_ready() {
+        assert_eq!(waiting_if_ready(segment(3, 254), SegmentSize::DEFAULT), Some(segment(3, 256)));
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -361,6 +396,9 @@ mod tests {
                         confirmed.clear();
                     }
                 }
+                // Requests for files that nobody looked ahead to come on top: PostgreSQL's own.
+                let requested = ahead.held().saturating_sub(in_flight.len());
+                prop_assert!(requested <= LIMITS.held_max + 1, "{} are remembered", ahead.held());
             }
         }
 
@@ -374,7 +412,7 @@ mod tests {
                 match event {
                     Event::Request(timeline, number) => {
                         let name = segment(timeline, number);
-                        let (answer, dropped) = ahead.request(name);
+                        let (answer, dropped) = ahead.request(name, NOW);
                         for name in dropped {
                             prop_assert!(spool.remove(&name));
                         }
@@ -395,7 +433,7 @@ mod tests {
                     },
                     Event::Succeed(index) if index < in_flight.len() => {
                         let name = in_flight.swap_remove(index);
-                        if ahead.fetched(name) == Keep::Keep {
+                        if ahead.fetched(name, NOW) == Keep::Keep {
                             spool.insert(name);
                         }
                     }

@@ -45,7 +45,7 @@ async fn ship_sealed(
     let key = ObjectKey::wal(file);
     let sameness = confirm::sameness(repository, codec, file);
     for _ in 0..ATTEMPTS_MAX {
-        let payload: PutPayload = [sealed.head.clone(), sealed.body.clone()].into_iter().collect();
+        let payload: PutPayload = sealed.pieces().collect();
         match create(repository, file, &key, payload, &sameness).await? {
             Created::Stored => return Ok(confirm::stored(&sealed)),
             Created::Exists => {

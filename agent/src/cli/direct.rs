@@ -47,7 +47,12 @@ fn try_archive_push(config: &Path, path: &Path) -> Result<Reply, Failure> {
         let opened = Repository::open_patiently(&config.repository, |error| say(&chain(error)));
         let repository = tokio::time::timeout(after, opened).await??;
         crate::cluster::check(&options.data_dir, repository.identity())?;
-        let archive = Archive::new(repository, Codec::start()?, options, Arc::new(Metrics::new()?));
+        let archive = Archive::new(
+            repository,
+            Codec::start(options::niceness(&config))?,
+            options,
+            Arc::new(Metrics::new()?),
+        );
         Ok(archive.archive_directly(&path).await?.into())
     };
     within_runtime(pushed)
@@ -85,7 +90,12 @@ fn try_archive_get(config: &Path, file: &str, destination: &Path) -> Result<(), 
     };
     within_runtime(async {
         let repository = open_within(&config, patience, &request).await?;
-        let restore = Restore::new(repository, Codec::start()?, options, Arc::new(Metrics::new()?));
+        let restore = Restore::new(
+            repository,
+            Codec::start(options::niceness(&config))?,
+            options,
+            Arc::new(Metrics::new()?),
+        );
         Ok(restore.restore_directly(&request).await?)
     })
 }

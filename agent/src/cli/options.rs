@@ -3,6 +3,7 @@
 use super::run::Failure;
 use crate::archive::ArchiveOptions;
 use crate::backup::{BackupOptions, CheckpointMode};
+use crate::codec::Niceness;
 use crate::codec::seal::Effort;
 use crate::config::{Checkpoint, Compression, Config};
 use crate::restore::RestoreOptions;
@@ -58,7 +59,12 @@ pub(super) fn agent(config: &Config) -> AgentOptions {
         backup: config.cluster.data_dir.clone().map(|data_dir| backup(config, data_dir)),
         state_dir: config.agent.state_dir.clone(),
         restore: restore(config),
+        niceness: niceness(config),
     }
+}
+
+pub(super) fn niceness(config: &Config) -> Niceness {
+    Niceness::new(config.agent.nice)
 }
 
 pub(super) fn backup(config: &Config, data_dir: PathBuf) -> BackupOptions {

@@ -180,7 +180,7 @@ pub(super) fn write_raw(
 
 #[cfg(test)]
 mod tests {
-    use super::super::seal::{Effort, Sealed, seal};
+    use super::super::seal::{Effort, seal};
     use super::*;
     use proptest::prelude::*;
 
@@ -195,8 +195,7 @@ mod tests {
     }
 
     fn sealed(raw: &[u8], effort: Effort) -> Vec<u8> {
-        let Sealed { head, body, .. } = seal(expected().file, expected().system_id, raw, effort).unwrap();
-        [head, body].concat()
+        seal(expected().file, expected().system_id, raw, effort).unwrap().to_vec()
     }
 
     #[test]
@@ -229,12 +228,12 @@ mod tests {
         let bomb = seal(expected().file, expected().system_id, &vec![0; 1 << 20], Effort::Level(3)).unwrap();
         let mut header = bomb.header.clone();
         header.raw_bytes = 10;
-        let object = [header.encode().unwrap(), bomb.body.to_vec()].concat();
+        let object = [header.encode().unwrap(), bomb.body.concat()].concat();
         let mut out = Vec::new();
         assert!(matches!(open(&object, &expected(), &mut out), Err(OpenError::RawHash { .. })));
         assert!(out.len() <= 10);
         header.raw_bytes = 2 << 20;
-        let object = [header.encode().unwrap(), bomb.body.to_vec()].concat();
+        let object = [header.encode().unwrap(), bomb.body.concat()].concat();
         assert!(matches!(open(&object, &expected(), &mut out), Err(OpenError::TooLarge { .. })));
     }
 

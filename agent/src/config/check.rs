@@ -163,6 +163,8 @@ pub(super) fn check(path: &Path, raw: RawConfig) -> Result<Config, ConfigError> 
             socket: checker.absolute("agent.socket", raw.agent.socket, wald_client::shim::SOCKET_DEFAULT),
             allow_uids: raw.agent.allow_uids,
             state_dir: checker.absolute("agent.state_dir", raw.agent.state_dir, "/var/lib/wald"),
+            // The database's own processes go first; on an idle processor nothing is lost by it.
+            nice: checker.number("agent.nice", raw.agent.nice, 5, (0, 19)),
         },
         archive: archive(&mut checker, raw.archive),
         restore: restore(&mut checker, raw.restore),
@@ -344,11 +346,17 @@ fn archive(checker: &mut Checker, raw: super::raw::RawArchive) -> Archive {
             Compression::Zstd(level)
         }
     };
+    // Above 32 nothing is gained and memory is lost.
+    let concurrency = checker.number("archive.concurrency", raw.concurrency, 4, (1, 64));
     Archive {
-        // Above 32 nothing is gained and memory is lost.
-        concurrency: checker.number("archive.concurrency", raw.concurrency, 4, (1, 64)),
+        concurrency,
         queue_max_bytes: raw.queue_max.map(|text| checker.bytes("archive.queue_max", Some(text), 0, 1 << 20)),
-        memory_max_bytes: checker.bytes("archive.memory_max", raw.memory_max, 256 << 20, 1 << 20),
+        memory_max_bytes: checker.bytes(
+            "archive.memory_max",
+            raw.memory_max,
+            memory_for(concurrency),
+            1 << 20,
+        ),
         compression,
         timeout: checker.duration(
             "archive.timeout",
@@ -357,6 +365,15 @@ fn archive(checker: &mut Checker, raw: super::raw::RawArchive) -> Archive {
             Duration::from_secs(540),
         ),
     }
+}
+
+/// Two segments of 16 MiB that can't be compressed at all, and for each place more what one takes
+/// that can.
+fn memory_for(concurrency: usize) -> u64 {
+    const TWO_SEGMENTS: u64 = 32 << 20;
+    const COMPRESSED: u64 = 5 << 20;
+    let more = u64::try_from(concurrency.saturating_sub(4)).unwrap_or(u64::MAX);
+    TWO_SEGMENTS.saturating_add(COMPRESSED.saturating_mul(more))
 }
 
 fn restore(checker: &mut Checker, raw: super::raw::RawRestore) -> Restore {

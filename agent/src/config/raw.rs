@@ -53,6 +53,7 @@ pub(super) struct RawAgent {
     pub socket: Option<PathBuf>,
     pub allow_uids: Vec<u32>,
     pub state_dir: Option<PathBuf>,
+    pub nice: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,11 +1,12 @@
 //! The bytes of a WAL file: mapped while PostgreSQL keeps it still, else read.
 //!
-//! Invariant: only a file in `pg_wal` that is marked `.ready` is mapped. PostgreSQL neither
+//! [`windows`] hands out one stretch after the other, so that no more than one of them counts as this
+//! process's memory at a time. Invariant: only a file in `pg_wal` that is marked `.ready` is mapped. PostgreSQL neither
 //! changes nor truncates nor recycles it until it is `.done`, so the mapping can't shrink
 //! under the reader. Files of the data directory are never mapped: they can.
 
 use super::FsError;
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -65,24 +66,43 @@ pub enum Stillness {
     Unknown,
 }
 
-/// The content of `file`, of which `path` is the name for messages; at most `bytes_max`.
-pub fn bytes(file: &File, path: &Path, stillness: Stillness, bytes_max: u64) -> Result<FileBytes, FsError> {
-    match stillness {
-        Stillness::Ready => map(file, path).map(FileBytes::Mapped),
-        Stillness::Unknown => {
-            let mut bytes = Vec::new();
-            file.take(bytes_max)
-                .read_to_end(&mut bytes)
-                .map_err(|source| FsError::new("read", path, source))?;
-            Ok(FileBytes::Read(bytes))
+/// The first `bytes` of `file`, of which `path` is the name for messages, in windows of
+/// `window_bytes`, a multiple of the page size; the last one may be shorter. A file that was
+/// read, and is shorter by now, gives less.
+pub fn windows<'a>(
+    file: &'a File,
+    path: &'a Path,
+    stillness: Stillness,
+    bytes: u64,
+    window_bytes: usize,
+) -> impl Iterator<Item = Result<FileBytes, FsError>> + 'a {
+    let step = u64::try_from(window_bytes.max(1)).unwrap_or(u64::MAX);
+    (0..bytes.div_ceil(step)).map(move |number| {
+        let offset = number.saturating_mul(step);
+        let length = step.min(bytes.saturating_sub(offset));
+        match stillness {
+            Stillness::Ready => map(file, path, offset, length).map(FileBytes::Mapped),
+            Stillness::Unknown => {
+                read(file, length).map(FileBytes::Read).map_err(|source| FsError::new("read", path, source))
+            }
         }
-    }
+    })
+}
+
+fn read(file: &File, length: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(length).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[allow(unsafe_code)] // Mapping a file is unsafe by nature; the module's invariant bounds it.
-fn map(file: &File, path: &Path) -> Result<Mmap, FsError> {
-    // SAFETY: the file is a WAL file that PostgreSQL has marked `.ready`, see the invariant
-    // above; a reader of the mapping sees bytes that nobody changes. Whoever truncates files
-    // in pg_wal by hand ends this process with SIGBUS, and PostgreSQL asks again.
-    unsafe { Mmap::map(file) }.map_err(|source| FsError::new("map", path, source))
+fn map(file: &File, path: &Path, offset: u64, length: u64) -> Result<Mmap, FsError> {
+    let mapped = usize::try_from(length).map_err(std::io::Error::other).and_then(|length| {
+        let mut options = MmapOptions::new();
+        // SAFETY: the file is a WAL file that PostgreSQL has marked `.ready`, see the invariant
+        // above; a reader of the mapping sees bytes that nobody changes. Whoever truncates files
+        // in pg_wal by hand ends this process with SIGBUS, and PostgreSQL asks again.
+        unsafe { options.offset(offset).len(length).map(file) }
+    });
+    mapped.map_err(|source| FsError::new("map", path, source))
 }

@@ -107,7 +107,7 @@ mod tests {
     use wald_core::outcome::RestoreFinding;
 
     async fn finding(repository: &Repository, name: &str) -> RestoreFinding {
-        let codec = Codec::start().unwrap();
+        let codec = Codec::start(crate::codec::Niceness::default()).unwrap();
         let outcome = fetch(repository, &codec, WalFile::parse(name).unwrap()).await;
         outcome.map_or_else(|error| error.finding(), |_| RestoreFinding::Placed)
     }

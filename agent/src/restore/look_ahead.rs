@@ -14,6 +14,7 @@ use super::resolve::Resolved;
 use super::spool::Spool;
 use super::turns::Turns;
 use super::{Restore, RestoreError};
+use crate::codec::aside;
 use crate::explain::chain;
 use crate::fs::demand::Demand;
 use crate::fs::place::Draft;
@@ -48,6 +49,8 @@ pub struct Restorer {
     windows: Arc<Mutex<HashMap<PathBuf, Window>>>,
     turns: Turns,
     limits: Limits,
+    /// What the deciders' times count from.
+    started: Instant,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -77,7 +80,8 @@ impl Restorer {
         let files = usize::try_from(restore.options.spool_max_bytes / segment).unwrap_or(usize::MAX).max(1);
         let limits = Limits { in_flight_max: restore.options.concurrency, held_max: files };
         let (restore, spool) = (Arc::new(restore), Arc::new(spool));
-        Self { restore, spool, windows: Arc::default(), turns: Turns::default(), limits, tasks, stop }
+        let (windows, turns, started) = (Arc::default(), Turns::default(), Instant::now());
+        Self { restore, spool, windows, turns, limits, started, tasks, stop }
     }
 
     /// PostgreSQL's request for one file. On `Ok` it stands, proven, at its destination. If
@@ -148,7 +152,7 @@ impl Restorer {
             fetching: HashMap::new(),
         });
         window.asked_at = Instant::now();
-        let (answer, dropped) = window.ahead.request(name);
+        let (answer, dropped) = window.ahead.request(name, self.started.elapsed());
         for name in dropped {
             window.spooled.remove(&name);
         }
@@ -204,7 +208,7 @@ impl Restorer {
         data_dir: &Path,
         bring: impl Future<Output = Result<Proven, RestoreError>>,
     ) -> bool {
-        let on_its_way = OnItsWay { restorer: self, name, data_dir, arrived: false };
+        let on_its_way = OnItsWay { restorer: self, name, data_dir, begun: Instant::now(), arrived: false };
         match bring.await {
             Ok(proven) => on_its_way.arrived(proven),
             Err(error) => {
@@ -220,8 +224,9 @@ impl Restorer {
         // Ends with this future: a job that is still queued by then does nothing.
         let demand = Demand::new();
         let (watch, request) = (demand.watch(), request.clone());
-        // A rename, or a copy across file systems: either way not on the runtime's threads.
-        self.restore.codec.run(move || proven.place(&request, &watch)).await?
+        // A rename, or a copy across file systems: either way not on the runtime's threads, and not
+        // behind the segments that are being decompressed ahead: PostgreSQL waits for this one.
+        aside(move || proven.place(&request, &watch)).await?
     }
 
     /// Empties the spool of recoveries that have asked for nothing for a while: they are over,
@@ -264,6 +269,7 @@ struct OnItsWay<'a> {
     restorer: &'a Restorer,
     name: SegmentName,
     data_dir: &'a Path,
+    begun: Instant,
     arrived: bool,
 }
 
@@ -273,7 +279,7 @@ impl OnItsWay<'_> {
         if let Some(window) = self.restorer.lock().get_mut(self.data_dir) {
             self.arrived = true;
             window.fetching.remove(&self.name);
-            if window.ahead.fetched(self.name) == Keep::Keep {
+            if window.ahead.fetched(self.name, self.begun.elapsed()) == Keep::Keep {
                 window.spooled.insert(self.name, proven);
             }
         }

@@ -34,7 +34,7 @@ pub(super) fn segments(count: u8) -> Vec<(ObjectKey, Vec<u8>)> {
         let file = segment(number);
         let raw = vec![number; usize::try_from(SEGMENT_BYTES).unwrap()];
         let sealed = seal(file, SystemId::new(SYSTEM).unwrap(), &raw, Effort::Level(1)).unwrap();
-        (ObjectKey::wal(file), [sealed.head, sealed.body].concat())
+        (ObjectKey::wal(file), sealed.to_vec())
     });
     sealed.collect()
 }
@@ -54,7 +54,12 @@ pub(super) fn options(dir: &Path) -> RestoreOptions {
 }
 
 pub(super) fn restore(repository: Repository, dir: &Path) -> Restore {
-    Restore::new(repository, Codec::start().unwrap(), options(dir), Arc::new(Metrics::new().unwrap()))
+    Restore::new(
+        repository,
+        Codec::start(crate::codec::Niceness::default()).unwrap(),
+        options(dir),
+        Arc::new(Metrics::new().unwrap()),
+    )
 }
 
 /// Makes `dir/data` a data directory of `system`, as far as a request looks at it.

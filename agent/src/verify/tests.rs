@@ -4,7 +4,7 @@
 mod records;
 
 use super::*;
-use crate::codec::seal::{Effort, Sealed, seal};
+use crate::codec::seal::{Effort, seal};
 use crate::store::fault::{Fault, Faults};
 use crate::store::{Operation, PutPayload, Store};
 use jiff::Timestamp;
@@ -48,8 +48,8 @@ fn sealed(number: u64) -> (ObjectKey, Vec<u8>) {
     raw[24..32].copy_from_slice(&system_id().get().to_le_bytes());
     raw[32..36].copy_from_slice(&(1u32 << 20).to_le_bytes());
     raw[36..40].copy_from_slice(&8192u32.to_le_bytes());
-    let Sealed { head, body, .. } = seal(file, system_id(), &raw, Effort::Level(1)).unwrap();
-    (ObjectKey::wal(file), [head, body].concat())
+    let sealed = seal(file, system_id(), &raw, Effort::Level(1)).unwrap();
+    (ObjectKey::wal(file), sealed.to_vec())
 }
 
 /// A repository with one backup and so many segments from its start on; their content is right

@@ -35,7 +35,7 @@ async fn put(store: &Store, segment: SegmentName, says: SegmentName, system_id: 
     let system_id = SystemId::new(system_id).unwrap();
     let sealed = seal(WalFile::Segment(says), system_id, raw, Effort::Level(1)).unwrap();
     let key = ObjectKey::wal(WalFile::Segment(segment));
-    store.create(&key, [sealed.head, sealed.body].into_iter().collect()).await.unwrap();
+    store.create(&key, sealed.pieces().collect()).await.unwrap();
 }
 
 async fn put_right(store: &Store, segment: SegmentName) {

@@ -52,8 +52,8 @@ fn log(timelines: &[u32], wrong: Option<u64>) -> Vec<(ObjectKey, Vec<u8>)> {
         let timeline = TimelineId::new(timelines[index]).unwrap();
         let name = SegmentName::from_number(timeline, FIRST + index as u64, size).unwrap();
         let file = WalFile::Segment(name);
-        let Sealed { head, body, .. } = seal(file, system_id(), raw, Effort::Level(1)).unwrap();
-        (ObjectKey::wal(file), [head, body].concat())
+        let sealed = seal(file, system_id(), raw, Effort::Level(1)).unwrap();
+        (ObjectKey::wal(file), sealed.to_vec())
     };
     raw.chunks_exact(1 << 20).enumerate().map(sealed).collect()
 }

@@ -15,6 +15,7 @@ pub mod reaper;
 pub mod run;
 pub mod sandbox;
 
+pub mod certificate;
 pub mod fault_proxy;
 pub mod postgres;
 pub mod s3_client;

@@ -15,6 +15,7 @@
 //! suite plays a rogue operator, and otherwise nobody uses it.
 
 use crate::account::clean_command;
+use crate::certificate::Certificate;
 use crate::ports::Reserved;
 use crate::process::Process;
 use crate::s3_client::S3Client;
@@ -43,6 +44,7 @@ pub struct S3Server {
     ports: Ports,
     dir: PathBuf,
     domain: Option<&'static str>,
+    tls: Option<Certificate>,
 }
 
 /// Who may do what, in SeaweedFS' words: `Read`, `Write`, `List`, `Tagging`, `Admin`.
@@ -75,12 +77,19 @@ struct Ports {
     filer_rpc: u16,
     s3: u16,
     s3_rpc: u16,
+    s3_tls: u16,
 }
 
 impl S3Server {
     /// Starts a server with an empty store in the sandbox, and waits until it takes objects.
     pub fn start(sandbox: &Sandbox) -> Result<S3Server> {
         S3Server::start_with(sandbox, &[Identity::SUITE], None)
+    }
+
+    /// The same, which speaks TLS on a second port as well: for clients that speak nothing else.
+    pub fn start_with_tls(sandbox: &Sandbox) -> Result<S3Server> {
+        let dir = store_dir(sandbox)?;
+        S3Server::launch(dir.clone(), &[Identity::SUITE], None, Some(Certificate::make(&dir)?))
     }
 
     /// The same with identities of the caller's, and buckets as hosts below `domain` as well
@@ -90,12 +99,20 @@ impl S3Server {
         identities: &[Identity],
         domain: Option<&'static str>,
     ) -> Result<S3Server> {
-        let dir = sandbox.path().join("s3");
-        fs::create_dir_all(dir.join("data")).with_context(|| format!("making {}", dir.display()))?;
+        S3Server::launch(store_dir(sandbox)?, identities, domain, None)
+    }
+
+    fn launch(
+        dir: PathBuf,
+        identities: &[Identity],
+        domain: Option<&'static str>,
+        tls: Option<Certificate>,
+    ) -> Result<S3Server> {
         write_identities(&dir, identities)?;
         let mut tries = 1;
         loop {
-            let mut server = S3Server { process: None, ports: Ports::choose()?, dir: dir.clone(), domain };
+            let (ports, dir, tls) = (Ports::choose()?, dir.clone(), tls.clone());
+            let mut server = S3Server { process: None, ports, dir, domain, tls };
             match server.restart() {
                 Ok(()) => return Ok(server),
                 // Another suite took one of the ports: the next try has others.
@@ -113,6 +130,16 @@ impl S3Server {
     /// The S3 port as `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.ports.s3)
+    }
+
+    /// The port for TLS, of a server that was started with it.
+    pub fn tls_port(&self) -> Option<u16> {
+        self.tls.as_ref().map(|_| self.ports.s3_tls)
+    }
+
+    /// Its process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
     }
 
     /// The filer's port as `host:port`, where object lock does not hold.
@@ -190,6 +217,11 @@ impl S3Server {
             .args([format!("-volume.port={}", p.volume), format!("-volume.port.grpc={}", p.volume_rpc)])
             .args([format!("-filer.port={}", p.filer), format!("-filer.port.grpc={}", p.filer_rpc)])
             .args([format!("-s3.port={}", p.s3), format!("-s3.port.grpc={}", p.s3_rpc)]);
+        if let Some(tls) = &self.tls {
+            command.arg(format!("-s3.port.https={}", p.s3_tls));
+            command.arg(format!("-s3.cert.file={}", tls.certificate.display()));
+            command.arg(format!("-s3.key.file={}", tls.key.display()));
+        }
         if let Some(domain) = self.domain {
             command.arg(format!("-s3.domainName={domain}"));
         }
@@ -222,6 +254,12 @@ impl S3Server {
     }
 }
 
+fn store_dir(sandbox: &Sandbox) -> Result<PathBuf> {
+    let dir = sandbox.path().join("s3");
+    fs::create_dir_all(dir.join("data")).with_context(|| format!("making {}", dir.display()))?;
+    Ok(dir)
+}
+
 fn write_identities(dir: &Path, identities: &[Identity]) -> Result<()> {
     let entry = |identity: &Identity| {
         let keys = serde_json::json!({"accessKey": identity.access_key, "secretKey": identity.secret_key});
@@ -242,12 +280,12 @@ impl Drop for S3Server {
 
 impl Ports {
     fn choose() -> Result<Ports> {
-        let numbers = Reserved::new(8)?.release();
+        let numbers = Reserved::new(9)?.release();
         match numbers.as_slice() {
-            &[master, master_rpc, volume, volume_rpc, filer, filer_rpc, s3, s3_rpc] => {
-                Ok(Ports { master, master_rpc, volume, volume_rpc, filer, filer_rpc, s3, s3_rpc })
+            &[master, master_rpc, volume, volume_rpc, filer, filer_rpc, s3, s3_rpc, s3_tls] => {
+                Ok(Ports { master, master_rpc, volume, volume_rpc, filer, filer_rpc, s3, s3_rpc, s3_tls })
             }
-            _ => anyhow::bail!("asked for 8 ports and got {}", numbers.len()),
+            _ => anyhow::bail!("asked for 9 ports and got {}", numbers.len()),
         }
     }
 }

@@ -124,8 +124,7 @@ fn plans(c: &mut Criterion) {
         coverage: &week.coverage,
     };
     let target = RecoveryTarget::Time(week.now - SignedDuration::from_hours(1));
-    let goal =
-        RecoveryGoal::new(target, Inclusion::Inclusive, TimelineChoice::Latest, TargetAction::Promote);
+    let goal = RecoveryGoal::new(target, Inclusion::Inclusive, TimelineChoice::Latest, TargetAction::Promote);
     let Ok(goal) = goal else { return eprintln!("the target is none") };
     let request = PlanRequest {
         goal,

@@ -442,7 +442,7 @@ async fn a_segment_of_a_clone_in_the_repository_prevents_the_entry() -> Result<(
         let file = WalFile::Segment(segment);
         let bytes = usize::try_from(setting.identity.segment_size.bytes())?;
         let sealed = seal(file, setting.identity.system_id, &vec![7; bytes], Effort::Level(1))?;
-        let object = [sealed.head, sealed.body].into_iter().collect();
+        let object = sealed.pieces().collect();
         setting.store.create(&ObjectKey::wal(file), object).await?;
         segment = segment.next(setting.identity.segment_size).context("no further segment")?;
     }

@@ -121,8 +121,8 @@ async fn every_way_of_writing_locks(server: &S3Server) {
             let lock = store.lock_of(&found.name, &found.version).await.unwrap().unwrap();
             assert!(is_as_asked(lock, mode, begun), "{object}: {lock}");
             // The answer to a read tells it as well.
-            let stream = store.get_stream(&object).await.unwrap();
-            assert_eq!((stream.lock(), stream.version()), (Some(Some(lock)), Some(&found.version)));
+            let (opened, _) = store.open_object(&object, 0..1).await.unwrap();
+            assert_eq!((opened.lock(), opened.version()), (Some(Some(lock)), Some(&found.version)));
             assert_eq!(store.delete_version(&found.name, &found.version).await.unwrap(), Deletion::Locked);
             assert!(store.get_version(&found.name, &found.version, 9 * MIB as u64).await.is_ok());
         }

@@ -290,7 +290,7 @@ fn a_wrong_record_is_found_in_an_object_whose_own_hash_is_right() -> Result<()> 
         *byte ^= 0xFF;
     }
     let sealed = seal(file, system_id, &raw, Effort::Level(3))?;
-    victim.write(&[sealed.head, sealed.body].concat())?;
+    victim.write(&sealed.to_vec())?;
     verify(&scene, &["--depth", "content"], 0)?;
     let report = verify(&scene, &[], 1)?;
     assert_eq!(findings(&report), [(victim.name.clone(), "records".to_owned())], "{report:#}");

@@ -49,15 +49,15 @@ fn measure(play: &Play, many: &Many) -> Result<[Vec<Duration>; 3]> {
     let tool = play.tools.iter().find(|tool| tool.name() == "wald").context("wald does not take part")?;
     let nothing = programs().map(|dir| dir.join("nothing")).filter(|path| path.is_file());
     let nothing = nothing.context("the program that does nothing is not built: run benches/compare")?;
-    // Where the account can reach it.
-    let reachable = stage.path("bin/nothing");
-    fs::copy(&nothing, &reachable).context("copying the program that does nothing")?;
     let name = stage.name("c");
     let repository = tool.make_repository(stage, &name)?;
     let (cluster, segments) = many.copy(stage, &name, CALLS + 1)?;
     let (state, workers, endpoint) = (RepositoryState::New, play.workers, stage.endpoint()?);
     let job = Job { name: &name, cluster: &cluster, repository: &repository, state, workers, endpoint };
     let installed = tool.install(stage, &job)?;
+    // Where the account can reach it: beside wald, which was installed there.
+    let reachable = stage.path("bin/nothing");
+    fs::copy(&nothing, &reachable).context("copying the program that does nothing")?;
     let command = installed.archive_command().context("it does not archive")?;
     let account = stage.sandbox().account();
     let mut times = [Vec::new(), Vec::new(), Vec::new()];

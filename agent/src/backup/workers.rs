@@ -35,7 +35,7 @@ const PARTS_PER_WORKER: usize = 2;
 pub struct Workers {
     jobs: crossbeam_channel::Sender<Job>,
     context: ReadContext,
-    count: usize,
+    parts_at_once: usize,
 }
 
 struct Job {
@@ -100,8 +100,9 @@ impl Workers {
     /// Starts the threads, which compress at `level`.
     pub fn start(count: NonZeroUsize, level: i32, context: ReadContext) -> Result<Self, WorkerError> {
         let count = count.get();
-        // One place per thread: `store` is never called for more parts at a time.
-        let (jobs, queue) = crossbeam_channel::bounded::<Job>(count);
+        // A place for each part under way: when the first are given out, no thread may run yet.
+        let parts_at_once = count.saturating_mul(PARTS_PER_WORKER);
+        let (jobs, queue) = crossbeam_channel::bounded::<Job>(parts_at_once);
         let chunks = count.saturating_mul(CHUNKS_PER_WORKER).min(CHUNKS_MAX);
         let pool = ChunkPool::new(chunks.max(count.saturating_add(CHUNKS_SPARE)));
         for number in 1..=count {
@@ -117,12 +118,12 @@ impl Workers {
                 })
                 .map_err(WorkerError::Spawn)?;
         }
-        Ok(Self { jobs, context, count })
+        Ok(Self { jobs, context, parts_at_once })
     }
 
     /// How many parts can be under way at the same time.
     pub fn parts_at_once(&self) -> usize {
-        self.count.saturating_mul(PARTS_PER_WORKER)
+        self.parts_at_once
     }
 
     /// Makes a part and stores it; at most [`Workers::parts_at_once`] at a time.
@@ -185,6 +186,37 @@ impl Workers {
         tokio::select! {
             moved = moved => moved,
             () = self.context.cancel.cancelled() => Err(WorkerError::GivenUp),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::progress::Progress;
+    use super::*;
+    use crate::rate::RateLimit;
+    use std::sync::Arc;
+    use tokio_util::sync::CancellationToken;
+    use wald_core::backup_id::BackupKind;
+
+    #[tokio::test]
+    async fn as_many_parts_as_may_be_under_way_are_taken_before_any_thread_has_begun() {
+        let context = ReadContext {
+            page_rules: None,
+            rate: Arc::new(RateLimit::new(None)),
+            progress: Progress::new(),
+            cancel: CancellationToken::new(),
+        };
+        let workers = Workers::start(NonZeroUsize::new(8).unwrap(), 1, context).unwrap();
+        let (store, id) = (Store::memory(), BackupId::new(jiff::Timestamp::UNIX_EPOCH, BackupKind::Full));
+        let parts = (0..workers.parts_at_once()).map(|number| {
+            let plan = PartPlan { name: format!("base-{number:04}.tar.zst"), ..PartPlan::default() };
+            workers.store(&store, &id, plan, Vec::new())
+        });
+        let stored = futures::future::join_all(parts).await;
+        assert_eq!(stored.len(), 16);
+        for part in stored {
+            part.unwrap();
         }
     }
 }

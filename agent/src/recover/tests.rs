@@ -19,6 +19,7 @@ use wald_core::object_key::ObjectKey;
 use wald_core::recovery_plan::ArchiveMode;
 use wald_core::relative_path::RelativePath;
 use wald_core::segment::{SegmentName, SegmentSize};
+use wald_core::stored_range::StoredRange;
 use wald_core::system_id::SystemId;
 use wald_core::target::{Inclusion, RecoveryGoal, RecoveryTarget, TargetAction, TimelineChoice};
 use wald_core::timeline::TimelineId;
@@ -63,6 +64,7 @@ struct Backup {
     tamper: Tamper,
     /// Puts more into a part than the list says.
     extra: Extra,
+    framed: bool,
 }
 
 impl Backup {
@@ -94,7 +96,13 @@ impl Backup {
             tablespace: tablespace.to_owned(),
             tamper: Box::new(|_, _| {}),
             extra: Box::new(|_, _| {}),
+            framed: false,
         }
+    }
+
+    /// Each file in a frame of its own, and the list says where.
+    fn framed(self) -> Self {
+        Self { framed: true, ..self }
     }
 
     fn tampered(mut self, tamper: impl Fn(&str, &mut Vec<u8>) + 'static) -> Self {
@@ -108,27 +116,37 @@ impl Backup {
         names
     }
 
-    fn tar(&self, part: &str) -> Vec<u8> {
+    /// The part as it is stored, and where the files stand in it.
+    fn packed(&self, part: &str) -> (Vec<u8>, Vec<Option<StoredRange>>) {
         let mut builder = tar::Builder::new(Vec::new());
+        let (mut stored, mut places) = (Vec::new(), Vec::new());
         for (_, path, content) in self.sources.iter().filter(|source| source.0 == part) {
             let mut header = tar::Header::new_gnu();
             header.set_size(content.len() as u64);
             header.set_mode(0o600);
             builder.append_data(&mut header, path, &content[..]).unwrap();
+            let before = stored.len() as u64;
+            if self.framed {
+                let entry = std::mem::take(builder.get_mut());
+                stored.extend(zstd::encode_all(&entry[..], 1).unwrap());
+            }
+            places.push(StoredRange::new(before, stored.len() as u64 - before).ok());
         }
         (self.extra)(part, &mut builder);
-        zstd::encode_all(&builder.into_inner().unwrap()[..], 1).unwrap()
+        stored.extend(zstd::encode_all(&builder.into_inner().unwrap()[..], 1).unwrap());
+        (stored, places)
     }
 
     fn list(&self) -> FileList {
-        let files = self.sources.iter().map(|(part, path, content)| ListedFile {
+        let places = self.parts().into_iter().flat_map(|part| self.packed(part).1);
+        let files = self.sources.iter().zip(places).map(|((part, path, content), at)| ListedFile {
             path: RelativePath::new(listed(part, path)).unwrap(),
             size: content.len() as u64,
             mode: 0o600,
             mtime: 1_700_000_000,
             blake3: Blake3Hex::of(content),
             part: (*part).to_owned(),
-            at: None,
+            at,
         });
         let dirs =
             self.dirs.iter().map(|path| ListedDir { path: RelativePath::new(*path).unwrap(), mode: 0o700 });
@@ -160,7 +178,7 @@ impl Backup {
         }
         let mut parts = Vec::new();
         for name in self.parts() {
-            let mut object = self.tar(name);
+            let mut object = self.packed(name).0;
             let sources = self.sources.iter().filter(|source| source.0 == name);
             parts.push(Part {
                 name: name.to_owned(),

@@ -93,3 +93,88 @@ async fn delta_refuses_a_directory_that_it_cannot_write_to_before_it_removes_any
     place.restore(&repository, Mode::Delta).await.unwrap();
     place.assert_complete(&place.backup());
 }
+
+/// A backup of which one part holds several files that are worth fetching alone.
+fn with_large_files(place: &Place) -> Backup {
+    let mut backup = place.backup().framed();
+    for (index, name) in ["base/5/20001", "base/5/20002", "base/5/20003"].into_iter().enumerate() {
+        let content = noise(100 + u32::try_from(index).unwrap(), 1_000_000);
+        backup.sources.insert(index, ("base-0001.tar.zst", name, content));
+    }
+    backup
+}
+
+/// The same, and a directory that was restored from it and in which one of those files has changed.
+async fn with_one_changed(place: &Place) -> Backup {
+    place.restore(&with_large_files(place).store().await, Mode::Fresh).await.unwrap();
+    let mut changed = fs::OpenOptions::new().write(true).open(place.data().join("base/5/20002")).unwrap();
+    changed.write_all(b"other").unwrap();
+    with_large_files(place)
+}
+
+/// Where a file's frame stands in its part.
+fn frame(backup: &Backup, name: &str) -> std::ops::Range<usize> {
+    let at = backup.list().files.iter().find(|file| file.path.to_string() == name).unwrap().at.unwrap();
+    usize::try_from(at.offset()).unwrap()..usize::try_from(at.end()).unwrap()
+}
+
+#[tokio::test]
+async fn of_a_part_only_the_frames_of_changed_files_are_fetched() {
+    let place = Place::new();
+    let backup = with_one_changed(&place).await;
+    let report = place.restore(&backup.store().await, Mode::Delta).await.unwrap();
+    place.assert_complete(&with_large_files(&place));
+    // That file, three that are always fetched, and two that a restore changes or removes.
+    assert!((1_000_000..1_100_000).contains(&report.downloaded_bytes), "{report:?}");
+    assert_eq!(report.files, 6, "{report:?}");
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_frame_that_is_fetched_is_found() {
+    for thousandth in [0, 1, 500, 999] {
+        let place = Place::new();
+        let backup = with_one_changed(&place).await;
+        let frame = frame(&backup, "base/5/20002");
+        let backup = backup.tampered(move |object, bytes| {
+            if object == "base-0001.tar.zst" {
+                bytes[frame.start + frame.len() * thousandth / 1000] ^= 4;
+            }
+        });
+        let damage = damage_of(place.restore(&backup.store().await, Mode::Delta).await);
+        assert!(damage.contains("base-0001.tar.zst is damaged"), "{damage}");
+        assert!(!place.can_start());
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_points_at_another_file_is_found() {
+    let place = Place::new();
+    let backup = with_one_changed(&place).await;
+    // The frames of two files of the same length have changed places.
+    let (a, b) = (frame(&backup, "base/5/20002"), frame(&backup, "base/5/20003"));
+    assert_eq!(a.len(), b.len());
+    let backup = backup.tampered(move |object, bytes| {
+        if object == "base-0001.tar.zst" {
+            bytes[a.start..b.end].rotate_left(a.len());
+        }
+    });
+    let damage = damage_of(place.restore(&backup.store().await, Mode::Delta).await);
+    assert!(damage.contains("base/5/20002 is not in it"), "{damage}");
+    assert!(!place.can_start());
+}
+
+#[tokio::test]
+async fn a_part_that_was_cut_before_a_frame_is_found() {
+    let frame = frame(&with_large_files(&Place::new()), "base/5/20002");
+    for cut in [frame.start - 10, frame.end - 10, 0] {
+        let place = Place::new();
+        let backup = with_one_changed(&place).await.tampered(move |object, bytes| {
+            if object == "base-0001.tar.zst" {
+                bytes.truncate(cut);
+            }
+        });
+        let error = place.restore(&backup.store().await, Mode::Delta).await.unwrap_err();
+        assert!(error.to_string().contains("base-0001.tar.zst"), "{error:?}");
+        assert!(!place.can_start());
+    }
+}

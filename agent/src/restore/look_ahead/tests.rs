@@ -184,8 +184,11 @@ async fn what_is_in_the_spool_is_placed_while_everything_else_is_decompressed() 
     let proven = place.restorer.bring(segment(1)).await.unwrap();
     let request = place.request(1);
     let _held = place.block_codec().await;
-    place.restorer.restore.check_cluster(&request).await.unwrap();
-    place.restorer.place(proven, &request).await.unwrap();
+    let placing = async {
+        place.restorer.restore.check_cluster(&request).await.unwrap();
+        place.restorer.place(proven, &request).await.unwrap();
+    };
+    tokio::time::timeout(DEADLINE, placing).await.expect("it waits behind what is decompressed");
 }
 
 #[test]

@@ -5,15 +5,22 @@
 //! of `wald_core::outcome`, whatever goes wrong: usage errors and panics included.
 
 mod backup;
+mod connections;
 mod direct;
 mod expire;
+mod indexes;
+mod lag;
 mod list;
 mod options;
+mod promote;
 mod recorded;
 mod repo;
 mod restore;
+mod role;
 mod run;
+mod sessions;
 mod status;
+mod vacuum;
 mod verify;
 
 use clap::{Args, Parser, Subcommand};
@@ -54,6 +61,21 @@ pub enum Command {
     Restore(Box<crate::recover::RestoreArgs>),
     /// Prove that what is stored can be restored; exit 0 clean, 1 findings, 2 not carried out
     Verify(crate::verify::VerifyArgs),
+    /// How far behind replication is, and whether it is too far
+    Lag(lag::LagArgs),
+    /// Freeze age, dead rows and bloat; tune and boost autovacuum
+    Vacuum(vacuum::VacuumArgs),
+    /// Sessions by state and wait, who blocks whom, and who sleeps in a transaction
+    Sessions(sessions::SessionsArgs),
+    /// Indexes that are invalid, duplicate, unused or missing
+    Indexes(indexes::IndexesArgs),
+    /// Connections against their limits, and PgBouncer's pools
+    Connections(connections::ConnectionsArgs),
+    /// Promote this standby, in steps that can be resumed or taken back
+    Promote(promote::PromoteArgs),
+    /// The database role that wald needs
+    #[command(subcommand)]
+    Role(RoleCommand),
     /// Make or check the repository
     #[command(subcommand)]
     Repo(RepoCommand),
@@ -92,6 +114,13 @@ pub struct RepoCheckArgs {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `wald role …`
+#[derive(Debug, Subcommand)]
+pub enum RoleCommand {
+    /// Print the SQL that makes it, with the least rights
+    Sql(role::RoleSqlArgs),
 }
 
 /// `wald config …`

@@ -9,7 +9,12 @@
 
 mod amount;
 mod check;
+mod connections;
+mod http;
+mod lag;
+mod promotion;
 mod raw;
+mod vacuum;
 
 use crate::store::StoreOptions;
 use std::fmt::Write as _;
@@ -17,6 +22,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use check::ConfigError;
+pub use connections::Connections;
+pub use http::Http;
+pub use lag::Lag;
+pub use promotion::Promotion;
+pub use vacuum::Vacuum;
 
 /// Where the configuration is looked for when neither `--config` nor `WALD_CONFIG` names one.
 pub const DEFAULT_PATH: &str = "/etc/wald/wald.toml";
@@ -44,6 +54,16 @@ pub struct Config {
     pub retention: Retention,
     /// What `[verify]` says.
     pub verify: Verify,
+    /// What `[http]` says.
+    pub http: Http,
+    /// What `[lag]` says.
+    pub lag: Lag,
+    /// What `[vacuum]` says.
+    pub vacuum: Vacuum,
+    /// What `[connections]` says.
+    pub connections: Connections,
+    /// What `[promotion]` says.
+    pub promotion: Promotion,
 }
 
 /// `[cluster]`
@@ -257,7 +277,12 @@ impl Config {
         if let Some(rate_max) = verify.rate_max_bytes {
             writeln!(out, "rate_max = \"{}\"", amount::bytes(rate_max))?;
         }
-        writeln!(out, "workers = {}", verify.workers)
+        writeln!(out, "workers = {}", verify.workers)?;
+        self.http.write(out)?;
+        self.lag.write(out)?;
+        self.vacuum.write(out)?;
+        self.connections.write(out)?;
+        self.promotion.write(out)
     }
 }
 

@@ -20,7 +20,10 @@ pub mod recover;
 pub mod verify;
 pub mod retain;
 
+pub mod control;
+
 pub mod cluster;
+pub mod database;
 pub mod repository;
 pub mod stored;
 pub mod codec;

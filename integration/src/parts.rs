@@ -45,6 +45,16 @@ pub fn weed() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A daemon that Debian keeps in /usr/sbin, which an ordinary user's PATH does not have: `pgbouncer`
+/// or `haproxy`.
+pub fn daemon(name: &str) -> Result<PathBuf> {
+    let path = Path::new("/usr/sbin").join(name);
+    if !path.is_file() {
+        bail!("{name} is not at {}: run {INSTALL}", path.display());
+    }
+    Ok(path)
+}
+
 /// A stock tool on the PATH, for example `zstd`, `tar` or `aws`.
 pub fn tool(name: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -6,43 +6,21 @@
 //! so dropping the value is how a backup is given up, and a lost connection ends it too.
 
 use super::options::CheckpointMode;
+use crate::database::{ConnectError, Link, SERVER_VERSION_MIN};
 use jiff::Timestamp;
 use std::str::FromStr;
-use std::time::Duration;
-use tokio::task::JoinHandle;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
 use wald_core::lsn::Lsn;
 use wald_core::system_id::SystemId;
 
-/// The oldest server that a backup can be taken from, as `server_version_num`.
-const SERVER_VERSION_MIN: u32 = 130_000;
 /// The functions were renamed in PostgreSQL 15, which also dropped the exclusive mode.
 const RENAMED_FUNCTIONS_VERSION: u32 = 150_000;
-
-/// How long a TCP connection may be silent before the kernel asks for the other side.
-const KEEPALIVE_IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// A session that is ready for a backup, or in one.
 pub struct Session {
     link: Link,
-    lost: CancellationToken,
     server: ServerFacts,
-}
-
-/// A client and the task that moves its bytes.
-struct Link {
-    client: Client,
-    connection: JoinHandle<()>,
-}
-
-impl Drop for Link {
-    /// Closes the socket at once. Merely dropping the client would first wait for the answer
-    /// to a running query, such as a checkpoint that is spread over minutes.
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
 }
 
 /// What the server says about itself.
@@ -85,18 +63,9 @@ pub struct StopAnswer {
 /// Why the server could not be used for a backup.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// `[cluster] connection` is not a connection string.
-    #[error("[cluster] connection is not a libpq connection string (keyword=value ...)")]
-    ConnectionString(#[source] tokio_postgres::Error),
-    /// TLS was asked for.
-    #[error(
-        "[cluster] connection asks for TLS (sslmode=require), which wald does not speak to PostgreSQL: \
-         use the Unix socket of this host"
-    )]
-    Tls,
-    /// No connection.
-    #[error("can't connect to PostgreSQL: check [cluster] connection and that the server runs")]
-    Connect(#[source] tokio_postgres::Error),
+    /// No session.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// A query failed.
     #[error("PostgreSQL did not {action}")]
     Query {
@@ -143,28 +112,10 @@ const NO_TIMEOUTS: &str = "\
 impl Session {
     /// Connects and asks the server about itself.
     pub async fn connect(connection: &str) -> Result<Self, SessionError> {
-        let mut config = Config::from_str(connection).map_err(SessionError::ConnectionString)?;
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(SessionError::Tls);
-        }
-        if config.get_application_name().is_none() {
-            config.application_name("wald backup");
-        }
-        // The session is silent while files are copied; no firewall may forget it meanwhile.
-        config.keepalives_idle(config.get_keepalives_idle().min(KEEPALIVE_IDLE_MAX));
-        let (client, connection) = config.connect(NoTls).await.map_err(SessionError::Connect)?;
-        let lost = CancellationToken::new();
-        let ended = lost.clone().drop_guard();
-        let connection = tokio::spawn(async move {
-            // Its error reaches the caller through the query that fails; between queries the
-            // guard tells that the session is over.
-            let _ended = ended;
-            let _ = connection.await;
-        });
         // From here on dropping the link ends the session.
-        let link = Link { client, connection };
-        let server = ask_facts(&link.client).await?;
-        Ok(Self { link, lost, server })
+        let link = Link::connect(connection, "wald backup", None).await?;
+        let server = ask_facts(link.client()).await?;
+        Ok(Self { link, server })
     }
 
     /// What the server said about itself.
@@ -174,7 +125,7 @@ impl Session {
 
     /// Cancelled when the connection is gone; with it the backup mode.
     pub fn lost(&self) -> CancellationToken {
-        self.lost.clone()
+        self.link.lost()
     }
 
     /// The server's clock.
@@ -182,7 +133,7 @@ impl Session {
         const ACTION: &str = "tell the time";
         let row = self
             .link
-            .client
+            .client()
             .query_one(CLOCK_QUERY, &[])
             .await
             .map_err(|source| SessionError::Query { action: ACTION, source })?;
@@ -203,7 +154,7 @@ impl Session {
         };
         let row = self
             .link
-            .client
+            .client()
             .query_one(query, &[&label, &fast])
             .await
             .map_err(|source| SessionError::Query { action: ACTION, source })?;
@@ -221,7 +172,7 @@ impl Session {
         };
         let row = self
             .link
-            .client
+            .client()
             .query_one(query, &[])
             .await
             .map_err(|source| SessionError::Query { action: ACTION, source })?;

@@ -1,8 +1,8 @@
 //! Carries out a command line; the exit code says how it went.
 
 use super::{
-    Cli, Command, ConfigCommand, RepoCommand, backup, direct, expire, list, options, repo, restore, status,
-    verify,
+    Cli, Command, ConfigCommand, RepoCommand, RoleCommand, backup, connections, direct, expire, indexes, lag,
+    list, options, promote, repo, restore, role, sessions, status, vacuum, verify,
 };
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
@@ -74,6 +74,13 @@ fn dispatch(cli: &Cli, command: &Command) -> Result<u8, Failure> {
         Command::Expire(args) => expire::expire(&config, args),
         Command::Restore(args) => restore::restore(&config, args),
         Command::Verify(args) => verify::verify(&config, args),
+        Command::Lag(args) => lag::lag(&config, args),
+        Command::Vacuum(args) => vacuum::vacuum(&config, args),
+        Command::Sessions(args) => sessions::sessions(&config, args),
+        Command::Indexes(args) => indexes::indexes(&config, args),
+        Command::Connections(args) => connections::connections(&config, args),
+        Command::Promote(args) => promote::promote(&config, args),
+        Command::Role(RoleCommand::Sql(args)) => role::sql(&config, args),
         Command::Repo(RepoCommand::Init) => repo::init(&config),
         Command::Config(ConfigCommand::Check) => {
             print!("{}", config.display());

@@ -72,16 +72,16 @@ fn list(problems: &[Problem]) -> String {
 }
 
 /// Collects what is wrong while values are taken.
-struct Checker {
+pub(super) struct Checker {
     problems: Vec<Problem>,
 }
 
 impl Checker {
-    fn refuse(&mut self, key: &'static str, found: impl Into<String>, wanted: impl Into<String>) {
+    pub(super) fn refuse(&mut self, key: &'static str, found: impl Into<String>, wanted: impl Into<String>) {
         self.problems.push(Problem { key, found: found.into(), wanted: wanted.into() });
     }
 
-    fn duration(
+    pub(super) fn duration(
         &mut self,
         key: &'static str,
         text: Option<String>,
@@ -103,7 +103,7 @@ impl Checker {
         }
     }
 
-    fn bytes(&mut self, key: &'static str, text: Option<String>, default: u64, min: u64) -> u64 {
+    pub(super) fn bytes(&mut self, key: &'static str, text: Option<String>, default: u64, min: u64) -> u64 {
         let Some(text) = text else { return default };
         match parse_bytes(&text) {
             Some(bytes) if bytes >= min => bytes,
@@ -119,7 +119,7 @@ impl Checker {
         }
     }
 
-    fn number<T: TryFrom<i64> + Copy + fmt::Display + PartialOrd>(
+    pub(super) fn number<T: TryFrom<i64> + Copy + fmt::Display + PartialOrd>(
         &mut self,
         key: &'static str,
         number: Option<i64>,
@@ -136,7 +136,7 @@ impl Checker {
         }
     }
 
-    fn absolute(&mut self, key: &'static str, path: Option<PathBuf>, default: &str) -> PathBuf {
+    pub(super) fn absolute(&mut self, key: &'static str, path: Option<PathBuf>, default: &str) -> PathBuf {
         let path = path.unwrap_or_else(|| PathBuf::from(default));
         if !path.is_absolute() {
             self.refuse(key, format!("{path:?}"), "an absolute path");
@@ -179,6 +179,11 @@ pub(super) fn check(path: &Path, raw: RawConfig) -> Result<Config, ConfigError> 
             ),
         },
         verify: verify(&mut checker, raw.verify, window_days),
+        http: super::http::check(&mut checker, raw.http),
+        lag: super::lag::check(&mut checker, raw.lag),
+        vacuum: super::vacuum::check(&mut checker, raw.vacuum),
+        connections: super::connections::check(&mut checker, raw.connections),
+        promotion: super::promotion::check(&mut checker, raw.promotion),
     };
     if checker.problems.is_empty() {
         Ok(config)

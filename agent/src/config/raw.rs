@@ -2,6 +2,11 @@
 //! but names and kinds of values. Unknown keys are errors here.
 
 use super::check::ConfigError;
+use super::connections::RawConnections;
+use super::http::RawHttp;
+use super::lag::RawLag;
+use super::promotion::RawPromotion;
+use super::vacuum::RawVacuum;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +21,11 @@ pub(super) struct RawConfig {
     pub backup: RawBackup,
     pub retention: RawRetention,
     pub verify: RawVerify,
+    pub http: RawHttp,
+    pub lag: RawLag,
+    pub vacuum: RawVacuum,
+    pub connections: RawConnections,
+    pub promotion: RawPromotion,
 }
 
 #[derive(Debug, Default, Deserialize)]

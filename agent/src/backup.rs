@@ -21,6 +21,7 @@ mod error;
 mod frames;
 mod layout;
 mod part;
+mod page_cache;
 mod read;
 mod report;
 mod scan;
@@ -34,6 +35,7 @@ pub use options::{BackupOptions, CheckpointMode, ClusterIdentity};
 pub use progress::{Phase, Progress};
 pub use report::BackupReport;
 
+use crate::rate::RateLimit;
 use crate::store::Store;
 use check::{check_cluster, check_stop};
 use claim::claim_name;
@@ -214,7 +216,8 @@ impl Taking<'_> {
             blocks_per_segment: begun.control.blocks_per_segment(),
             checksums: PageChecksums::On,
         });
-        ReadContext { page_rules, progress: self.progress.clone(), cancel: self.stop.clone() }
+        let rate = Arc::new(RateLimit::new(self.options.rate_max_bytes));
+        ReadContext { page_rules, rate, progress: self.progress.clone(), cancel: self.stop.clone() }
     }
 
     /// Stores all parts. After the first failure the others are stopped and awaited, so that

@@ -143,6 +143,8 @@ pub struct Backup {
     pub workers: usize,
     /// Raw bytes in one part, about.
     pub part_size_bytes: u64,
+    /// Raw bytes read per second at most.
+    pub rate_max_bytes: Option<u64>,
     /// zstd level of the parts.
     pub compression_level: i32,
     /// How the backup begins.
@@ -260,6 +262,9 @@ impl Config {
         let backup = &self.backup;
         writeln!(out, "\n[backup]\nworkers = {}", backup.workers)?;
         writeln!(out, "part_size = \"{}\"", amount::bytes(backup.part_size_bytes))?;
+        if let Some(rate_max) = backup.rate_max_bytes {
+            writeln!(out, "rate_max = \"{}\"", amount::bytes(rate_max))?;
+        }
         writeln!(out, "compression_level = {}", backup.compression_level)?;
         let checkpoint = match backup.checkpoint {
             Checkpoint::Fast => "fast",
@@ -318,12 +323,13 @@ mod tests {
     #[test]
     fn what_is_displayed_reads_back_as_the_same() {
         let text = format!(
-            "{SMALLEST}[cluster]\ndata_dir = \"/pg\"\n[archive]\ncompression = \"none\"\n[restore]\nspool_max = \"100MiB\"\npatience = \"90s\"\n"
+            "{SMALLEST}[cluster]\ndata_dir = \"/pg\"\n[archive]\ncompression = \"none\"\n[restore]\nspool_max = \"100MiB\"\npatience = \"90s\"\n[backup]\nrate_max = \"50MiB\"\n"
         );
         let config = parse(&text).unwrap();
         let shown = config.display();
         assert_eq!(parse(&shown).unwrap().display(), shown);
         assert!(shown.contains("patience = \"90s\"") && shown.contains("spool_max = \"100MiB\""), "{shown}");
+        assert_eq!(config.backup.rate_max_bytes, Some(50 << 20));
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod store;
 pub mod metrics;
 pub mod runs;
 pub mod fs;
+pub mod rate;
 
 pub mod clock;
 pub mod explain;

@@ -23,7 +23,6 @@ mod scene;
 
 mod lanes;
 mod event;
-mod rate;
 mod wal_run;
 mod bare;
 mod backup_job;
@@ -45,12 +44,12 @@ pub use report::{Unread, Verdict, VerifyReport};
 
 use crate::clock::Clock;
 use crate::inventory;
+use crate::rate::RateLimit;
 use crate::repository::Repository;
 use absence::{Confirmed, confirm};
 use jiff::SignedDuration;
 use lanes::Lanes;
 use presence::backup_objects;
-use rate::RateLimit;
 use scene::Scene;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;

@@ -1,10 +1,10 @@
 //! Measures what everything that we started uses between two moments: CPU, exactly, and memory, by
 //! looking twenty times a second.
 //!
-//! Left out are the S3 server, which is the same for all, and this process. PostgreSQL's own share of
-//! the CPU is told apart; its memory is not counted, for it is not the tool's.
+//! Told apart are the S3 server's CPU, which is the same for all but works on the same cores, and
+//! PostgreSQL's own; their memory is not counted, for it is not the tool's. This process is left out.
 
-use crate::processes::{Memory, Seen, below_us, ticks};
+use crate::processes::{Memory, Seen, below_us, ticks, used_by};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +23,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// CPU of PostgreSQL's own processes, which `cpu` holds as well.
     pub cpu_of_postgres: Duration,
+    /// CPU of what was kept apart, which `cpu` does not hold.
+    pub cpu_apart: Duration,
     /// The most memory that all processes of the tool had at one time (shared pages counted once).
     pub memory_peak: u64,
     /// The most that a single one of them ever had resident, mapped files included.
@@ -50,6 +52,7 @@ struct Watched {
 struct Ticks {
     all: u64,
     postgres: u64,
+    apart: u64,
 }
 
 impl Meter {
@@ -79,6 +82,7 @@ impl Meter {
             elapsed,
             cpu: ticks(after.all.saturating_sub(self.before.all)),
             cpu_of_postgres: ticks(after.postgres.saturating_sub(self.before.postgres)),
+            cpu_apart: ticks(after.apart.saturating_sub(self.before.apart)),
             memory_peak: self.watched.peak.load(Ordering::Relaxed),
             memory_largest: high_water.values().copied().max().unwrap_or(0),
         }
@@ -122,7 +126,7 @@ fn is_a_tool(seen: &Seen) -> bool {
 fn count(apart: &[u32]) -> Ticks {
     // Our own children that we have waited for are in our own sum.
     let ours = Seen::look(std::process::id()).map_or(0, |this| this.waited_for);
-    let mut ticks = Ticks { all: ours, postgres: 0 };
+    let mut ticks = Ticks { all: ours, postgres: 0, apart: used_by(apart) };
     let us = std::process::id();
     for seen in below_us(apart) {
         ticks.all += seen.own + seen.waited_for;

@@ -43,6 +43,7 @@ fn figures_of(usage: &Usage, raw_bytes: u64) -> Figures {
         ("mib_per_second", number(raw_bytes) / MIB / seconds),
         ("cpu_seconds", usage.cpu.as_secs_f64()),
         ("cpu_of_postgres_seconds", usage.cpu_of_postgres.as_secs_f64()),
+        ("cpu_of_server_seconds", usage.cpu_apart.as_secs_f64()),
         ("memory_peak_mib", number(usage.memory_peak) / MIB),
         ("memory_largest_mib", number(usage.memory_largest) / MIB),
     ])

@@ -62,6 +62,15 @@ pub fn below_us(apart: &[u32]) -> Vec<Seen> {
     found
 }
 
+/// What these processes and everything below them have used, in ticks of the clock.
+pub fn used_by(roots: &[u32]) -> u64 {
+    let mut used = 0;
+    for root in roots.iter().filter_map(|root| Seen::look(*root)) {
+        used += root.own + root.waited_for;
+    }
+    used
+}
+
 /// Ticks of the clock as a time: a hundredth of a second each, on every Linux that PostgreSQL runs on
 /// (`USER_HZ`).
 pub fn ticks(count: u64) -> Duration {

@@ -64,6 +64,7 @@ impl Setting {
             connection: cluster.connection(),
             workers: NonZeroUsize::MIN.saturating_add(1),
             part_bytes: 4 << 20,
+            rate_max_bytes: None,
             compression_level: 1,
             checkpoint: CheckpointMode::Fast,
             wal_timeout: Duration::from_secs(60),

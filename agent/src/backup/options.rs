@@ -35,6 +35,8 @@ pub struct BackupOptions {
     pub workers: NonZeroUsize,
     /// About how many bytes of files go into one part.
     pub part_bytes: u64,
+    /// Bytes of files that are read per second, by all workers together.
+    pub rate_max_bytes: Option<u64>,
     /// zstd's level.
     pub compression_level: i32,
     /// The checkpoint at the beginning.

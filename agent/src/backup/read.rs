@@ -9,8 +9,12 @@
 //! Pages of relations are checked on the way. PostgreSQL may be writing a page while it is
 //! read, so a bad one is read again before it is believed; what is yielded is what was read
 //! last.
+//!
+//! The page cache is left as it was found, as far as that can be told: [`super::page_cache`].
 
+use super::page_cache::Footprint;
 use super::progress::Progress;
+use crate::rate::RateLimit;
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -54,6 +58,8 @@ struct PageCheck {
 pub struct ReadContext {
     /// How to check pages; none where the cluster has no checksums.
     pub page_rules: Option<PageRules>,
+    /// How much may be read in a second.
+    pub rate: Arc<RateLimit>,
     /// Counters to bump.
     pub progress: Arc<Progress>,
     /// Given up.
@@ -70,6 +76,7 @@ pub struct FileReader<'a> {
     blake3: blake3::Hasher,
     crc32c: u32,
     check: Option<PageCheck>,
+    footprint: Footprint,
     context: &'a ReadContext,
 }
 
@@ -91,6 +98,7 @@ impl<'a> FileReader<'a> {
             rules,
             findings: PageFindings::default(),
         });
+        let footprint = Footprint::new(&file, metadata.len());
         Ok(Some(Self {
             file,
             size: metadata.len(),
@@ -100,6 +108,7 @@ impl<'a> FileReader<'a> {
             blake3: blake3::Hasher::new(),
             crc32c: 0,
             check,
+            footprint,
             context,
         }))
     }
@@ -148,11 +157,16 @@ impl<'a> FileReader<'a> {
 
     /// Fills `window`, which has the size of [`FileReader::block_bytes`], with the next bytes.
     pub fn fill(&mut self, window: &mut [u8]) -> io::Result<()> {
-        if self.context.cancel.is_cancelled() {
+        let ReadContext { rate, progress, cancel, .. } = self.context;
+        if cancel.is_cancelled() {
             return Err(io::Error::other("the backup was cancelled"));
         }
         let want = window.len();
+        let advanced = u64::try_from(want).unwrap_or(u64::MAX);
+        let behind = self.position.saturating_add(advanced);
+        rate.wait(advanced, || cancel.is_cancelled());
         let read = if self.shrunk { 0 } else { read_up_to(&self.file, window, self.position)? };
+        self.footprint.read_until(&self.file, behind, self.size);
         let (there, missing) = window.split_at_mut_checked(read).unwrap_or_default();
         if let Some(check) = &mut self.check {
             check.pages(&self.file, there, self.position)?;
@@ -161,9 +175,8 @@ impl<'a> FileReader<'a> {
         self.shrunk |= read < want;
         self.blake3.update(window);
         self.crc32c = crc32c::crc32c_append(self.crc32c, window);
-        let advanced = u64::try_from(want).unwrap_or(u64::MAX);
-        self.position = self.position.saturating_add(advanced);
-        self.context.progress.read(advanced);
+        self.position = behind;
+        progress.read(advanced);
         Ok(())
     }
 }

@@ -74,6 +74,7 @@ pub(super) fn backup(config: &Config, data_dir: PathBuf) -> BackupOptions {
         connection: config.cluster.connection.clone(),
         workers: NonZeroUsize::new(backup.workers).unwrap_or(NonZeroUsize::MIN),
         part_bytes: backup.part_size_bytes,
+        rate_max_bytes: backup.rate_max_bytes,
         compression_level: backup.compression_level,
         checkpoint: match backup.checkpoint {
             Checkpoint::Fast => CheckpointMode::Fast,

@@ -141,41 +141,95 @@ pub(super) fn check_body(
 /// Writes the raw bytes of `object` to `out`. Only after `Ok` may they be used.
 pub fn open(object: &[u8], expected: &Expected, out: &mut impl Write) -> Result<FrameHeader, OpenError> {
     let (header, body) = prove_stored(object, expected)?;
-    let decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(OpenError::Decompress)?;
-    write_raw(decoder, &header, out)?;
+    let mut raw = Raw::new(&header, out);
+    let rest = frame_by_frame(body, &mut raw)?;
+    if !rest.is_empty() {
+        raw.read_from(zstd::stream::read::Decoder::with_buffer(rest).map_err(OpenError::Decompress)?)?;
+    }
+    raw.finish()?;
     Ok(header)
 }
 
-/// Writes what `decoder` yields to `out`, and proves it.
-pub(super) fn write_raw(
-    mut decoder: impl Read,
-    header: &FrameHeader,
-    out: &mut impl Write,
-) -> Result<(), OpenError> {
-    const STEP_BYTES: usize = 256 << 10;
-    let mut hasher = blake3::Hasher::new();
-    let mut written = 0u64;
-    let mut step = vec![0; STEP_BYTES];
-    loop {
-        let count = decoder.read(&mut step).map_err(OpenError::Decompress)?;
-        let Some(bytes) = step.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
-        written = written.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
-        if written > header.raw_bytes {
-            break;
+/// The largest frame that is decompressed into memory as a whole; those that [`super::seal`] makes are
+/// smaller.
+const FRAME_BYTES_MAX: u64 = 4 << 20;
+
+/// Decompresses frame after frame, each at once and straight to where it is hashed and written from:
+/// through a stream every byte is copied once more. Gives what is left from the first frame on that does
+/// not say how large it is, or is larger than [`FRAME_BYTES_MAX`].
+fn frame_by_frame<'a>(body: &'a [u8], raw: &mut Raw<'_, impl Write>) -> Result<&'a [u8], OpenError> {
+    let mut decompressor = zstd::bulk::Decompressor::new().map_err(OpenError::Decompress)?;
+    let (mut rest, mut content) = (body, Vec::new());
+    while let Some((frame, after, bytes)) = small_frame(rest) {
+        content.clear();
+        content.reserve(bytes);
+        decompressor.decompress_to_buffer(frame, &mut content).map_err(OpenError::Decompress)?;
+        if !raw.add(&content)? {
+            return Ok(&[]);
         }
-        hasher.update(bytes);
-        out.write_all(bytes).map_err(OpenError::Write)?;
+        rest = after;
     }
-    let found = hasher.finalize();
-    if written != header.raw_bytes || found != header.raw_blake3 {
-        return Err(OpenError::RawHash {
-            expected: header.raw_blake3,
+    Ok(rest)
+}
+
+/// The frame at the start of `body`, what follows it, and its length when decompressed.
+fn small_frame(body: &[u8]) -> Option<(&[u8], &[u8], usize)> {
+    let bytes = zstd::zstd_safe::get_frame_content_size(body).ok().flatten()?;
+    let bytes = usize::try_from(bytes).ok().filter(|_| bytes <= FRAME_BYTES_MAX)?;
+    let (frame, after) = body.split_at_checked(zstd::zstd_safe::find_frame_compressed_size(body).ok()?)?;
+    Some((frame, after, bytes))
+}
+
+/// Raw bytes on their way: hashed and written, never more than the header announces.
+pub(super) struct Raw<'a, W> {
+    header: &'a FrameHeader,
+    out: &'a mut W,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl<'a, W: Write> Raw<'a, W> {
+    pub(super) fn new(header: &'a FrameHeader, out: &'a mut W) -> Self {
+        Self { header, out, hasher: blake3::Hasher::new(), bytes: 0 }
+    }
+
+    /// Takes what comes next; `false` if that is more than there can be: nothing of it is written.
+    fn add(&mut self, bytes: &[u8]) -> Result<bool, OpenError> {
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if self.bytes > self.header.raw_bytes {
+            return Ok(false);
+        }
+        self.hasher.update(bytes);
+        self.out.write_all(bytes).map_err(OpenError::Write)?;
+        Ok(true)
+    }
+
+    /// Takes all that `decoder` yields, as far as there is room for it.
+    pub(super) fn read_from(&mut self, mut decoder: impl Read) -> Result<(), OpenError> {
+        const STEP_BYTES: usize = 256 << 10;
+        let mut step = vec![0; STEP_BYTES];
+        loop {
+            let count = decoder.read(&mut step).map_err(OpenError::Decompress)?;
+            let Some(bytes) = step.get(..count).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+            if !self.add(bytes)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Proves what was taken.
+    pub(super) fn finish(self) -> Result<(), OpenError> {
+        let found = self.hasher.finalize();
+        if self.bytes == self.header.raw_bytes && found == self.header.raw_blake3 {
+            return Ok(());
+        }
+        Err(OpenError::RawHash {
+            expected: self.header.raw_blake3,
             found,
-            expected_bytes: header.raw_bytes,
-            found_bytes: written,
-        });
+            expected_bytes: self.header.raw_bytes,
+            found_bytes: self.bytes,
+        })
     }
-    Ok(())
 }
 
 #[cfg(test)]

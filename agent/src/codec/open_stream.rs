@@ -4,7 +4,7 @@
 //! they are proven, so that no segment, of up to 1 GiB, has to stand in memory. All errors are the
 //! same, in the same order: what is wrong with the stored bytes is told before what comes of it.
 
-use super::open::{Expected, OpenError, check_body, check_header, write_raw};
+use super::open::{Expected, OpenError, Raw, check_body, check_header};
 use std::io::{self, Read, Write};
 use wald_core::frame::{FrameHeader, HEADER_BYTES_MAX};
 
@@ -21,7 +21,10 @@ pub fn open_stream(
     let rest = start.get(body_at..).unwrap_or_default();
     let mut body = Body { source: rest.chain(object), hasher: blake3::Hasher::new(), bytes: 0 };
     let written = match zstd::stream::read::Decoder::new(&mut body) {
-        Ok(decoder) => write_raw(decoder, &header, out),
+        Ok(decoder) => {
+            let mut raw = Raw::new(&header, out);
+            raw.read_from(decoder).and_then(|()| raw.finish())
+        }
         Err(error) => Err(OpenError::Decompress(error)),
     };
     if let Err(OpenError::Write(_)) = written {

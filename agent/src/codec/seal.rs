@@ -12,7 +12,7 @@ use wald_core::wal_file::WalFile;
 use zstd::bulk::Compressor;
 
 /// How much of a file is hashed and compressed at a time.
-pub const WINDOW_BYTES: usize = 2 << 20;
+pub const WINDOW_BYTES: usize = 1 << 20;
 
 /// How the body is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

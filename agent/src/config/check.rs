@@ -410,6 +410,7 @@ fn backup(checker: &mut Checker, raw: super::raw::RawBackup) -> Backup {
     Backup {
         workers: checker.number("backup.workers", raw.workers, 2, (1, 64)),
         part_size_bytes: checker.bytes("backup.part_size", raw.part_size, 1 << 30, 1 << 20),
+        rate_max_bytes: raw.rate_max.map(|text| checker.bytes("backup.rate_max", Some(text), 0, 1 << 20)),
         compression_level: checker.number("backup.compression_level", raw.compression_level, 1, (-7, 19)),
         checkpoint,
         wal_timeout: checker.duration("backup.wal_timeout", raw.wal_timeout, Duration::from_secs(600), DAY),

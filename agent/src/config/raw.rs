@@ -92,6 +92,7 @@ pub(super) struct RawRestore {
 pub(super) struct RawBackup {
     pub workers: Option<i64>,
     pub part_size: Option<String>,
+    pub rate_max: Option<String>,
     pub compression_level: Option<i64>,
     pub checkpoint: Option<String>,
     pub wal_timeout: Option<String>,

@@ -28,7 +28,7 @@ use wald_core::object_key::ObjectKey;
 use wald_core::stored_range::{Reading, reading};
 
 /// Pieces of parts (of at most [`crate::stored::PIECE_BYTES_MAX`]) that may be in memory at once: 80 MiB.
-const PIECES_IN_MEMORY: usize = 10;
+const PIECES_IN_MEMORY: usize = 8;
 /// How often a part is fetched whose connection broke; the store has tried each request
 /// several times by then.
 const PART_ATTEMPTS_MAX: u32 = 3;

@@ -8,8 +8,8 @@
 use super::backup_job::BackupJob;
 use super::event::Event;
 use super::progress::Progress;
-use super::rate::RateLimit;
 use crate::explain;
+use crate::rate::RateLimit;
 use crate::repository::Repository;
 use crate::store::StoreError;
 use crate::stored::{Extent, ObjectReader, download};
@@ -187,7 +187,7 @@ impl Shared {
     ) -> Result<Option<Whole<T>>, GivenUp> {
         let arrived = |bytes| {
             self.progress.advance(bytes);
-            self.rate.wait(bytes, &self.given_up);
+            self.rate.wait(bytes, || self.is_given_up());
         };
         let mut attempt = 1;
         loop {

@@ -19,11 +19,12 @@ const WITHIN: Duration = Duration::from_secs(900);
 /// Each twentieth file is changed: 5 in a hundred.
 const CHANGED_ONE_OF: usize = 20;
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     shown("seconds", "s", 1),
     plain("mib_per_second", "MiB/s", 0),
     shown("cpu_seconds", "CPU s", 1),
     plain("cpu_of_postgres_seconds", "of it PostgreSQL", 1),
+    plain("cpu_of_server_seconds", "beside it the S3 server", 1),
     shown("memory_peak_mib", "memory MiB", 0),
     plain("memory_largest_mib", "largest process MiB", 0),
     shown("stored_mib", "stored MiB", 0),

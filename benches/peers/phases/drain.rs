@@ -17,11 +17,12 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(600);
 /// What a slow tool is given.
 const FEW_SEGMENTS: usize = 16;
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     plain("mib_per_second", "MiB/s", 0),
     shown("ms_per_segment", "ms/segment", 1),
     shown("cpu_ms_per_segment", "CPU ms/segment", 1),
     plain("cpu_of_postgres_ms_per_segment", "of it PostgreSQL", 1),
+    plain("cpu_of_server_ms_per_segment", "beside it the S3 server", 1),
     shown("memory_peak_mib", "memory MiB", 0),
     plain("memory_largest_mib", "largest process MiB", 0),
     shown("stored_kib_per_segment", "stored KiB/segment", 0),
@@ -60,7 +61,7 @@ fn table(play: &Play, key: &'static str, title: String, backlog: &Backlog, count
         }
     }
     let notes = vec![
-        "CPU is that of the whole process tree: daemon, commands, what they fork, and PostgreSQL's own. Memory is \
+        "CPU is that of the whole process tree: daemon, commands, what they fork, and PostgreSQL's own; the S3 server works on the same cores. Memory is \
          the tool's processes at one time (PSS); the largest process by its high-water mark, mapped files \
          included. fsync is off, for PostgreSQL and the S3 server."
             .to_owned(),
@@ -120,6 +121,7 @@ fn let_loose(
     figures.insert("ms_per_segment", usage.elapsed.as_secs_f64() * 1e3 / count);
     figures.insert("cpu_ms_per_segment", usage.cpu.as_secs_f64() * 1e3 / count);
     figures.insert("cpu_of_postgres_ms_per_segment", usage.cpu_of_postgres.as_secs_f64() * 1e3 / count);
+    figures.insert("cpu_of_server_ms_per_segment", usage.cpu_apart.as_secs_f64() * 1e3 / count);
     figures.insert("failed", failed.parse().context("a count of failed tries")?);
     Ok(figures)
 }

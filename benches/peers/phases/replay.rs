@@ -15,11 +15,12 @@ use wald_integration::wait;
 
 const REPLAYED_WITHIN: Duration = Duration::from_secs(600);
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     shown("redo_seconds", "redo s", 1),
     plain("until_redo_done_seconds", "since the start s", 1),
     shown("cpu_ms_per_segment", "CPU ms/segment", 1),
     plain("cpu_of_postgres_ms_per_segment", "of it PostgreSQL", 1),
+    plain("cpu_of_server_ms_per_segment", "beside it the S3 server", 1),
     shown("memory_peak_mib", "memory MiB", 0),
     plain("restored", "segments", 0),
 ];
@@ -139,6 +140,7 @@ fn recover(
         ("until_redo_done_seconds", until.as_secs_f64()),
         ("cpu_ms_per_segment", usage.cpu.as_secs_f64() * 1e3 / count),
         ("cpu_of_postgres_ms_per_segment", usage.cpu_of_postgres.as_secs_f64() * 1e3 / count),
+        ("cpu_of_server_ms_per_segment", usage.cpu_apart.as_secs_f64() * 1e3 / count),
         ("memory_peak_mib", number(usage.memory_peak) / super::MIB),
         ("restored", count),
     ]))

@@ -7,10 +7,11 @@ use crate::phases::drain::wait_drained;
 use crate::tool::{Job, RepositoryState, Tool};
 use anyhow::{Context, Result};
 
-const COLUMNS: [Column; 3] = [
+const COLUMNS: [Column; 4] = [
     shown("ms_per_segment", "ms/segment", 2),
     shown("cpu_ms_per_segment", "CPU ms/segment", 2),
     plain("cpu_of_postgres_ms_per_segment", "of it PostgreSQL", 2),
+    plain("cpu_of_server_ms_per_segment", "beside it the S3 server", 2),
 ];
 
 /// How many wait, and over how many the cost is measured.
@@ -61,5 +62,6 @@ fn measure(play: &Play, tool: &dyn Tool, many: &Many, waiting: u64, over: u64) -
         ("ms_per_segment", usage.elapsed.as_secs_f64() * per_segment),
         ("cpu_ms_per_segment", usage.cpu.as_secs_f64() * per_segment),
         ("cpu_of_postgres_ms_per_segment", usage.cpu_of_postgres.as_secs_f64() * per_segment),
+        ("cpu_of_server_ms_per_segment", usage.cpu_apart.as_secs_f64() * per_segment),
     ]))
 }

@@ -4,12 +4,19 @@ use super::super::chunks::CHUNK_BYTES;
 use super::super::frames::FRAME_BYTES;
 use super::super::progress::Progress;
 use super::*;
+use crate::rate::RateLimit;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 fn context() -> ReadContext {
-    ReadContext { page_rules: None, progress: Progress::new(), cancel: CancellationToken::new() }
+    ReadContext {
+        page_rules: None,
+        rate: Arc::new(RateLimit::new(None)),
+        progress: Progress::new(),
+        cancel: CancellationToken::new(),
+    }
 }
 
 fn buffers() -> FrameBuffers {

@@ -51,7 +51,8 @@ impl Scene {
         let path = directory.path().join("16384");
         fs::write(&path, content).unwrap();
         let (progress, cancel) = (Progress::new(), CancellationToken::new());
-        let context = ReadContext { page_rules: Some(rules()), progress, cancel };
+        let rate = Arc::new(RateLimit::new(None));
+        let context = ReadContext { page_rules: Some(rules()), rate, progress, cancel };
         Self { _directory: directory, path, context }
     }
 
@@ -174,6 +175,15 @@ fn files_that_are_no_relations_have_no_pages() {
     let (_, sums) = read_all(scene.open(None).unwrap());
     assert_eq!(sums.pages, PageFindings::default());
     assert_eq!(scene.context.progress.snapshot().bytes_done, 3 * 8192);
+}
+
+#[test]
+fn what_is_read_in_a_second_has_a_limit() {
+    let mut scene = Scene::new(&[1; 3 * BLOCK_BYTES]);
+    scene.context.rate = Arc::new(RateLimit::new(Some(10 * BLOCK_BYTES as u64)));
+    let began = std::time::Instant::now();
+    read_all(scene.open(None).unwrap());
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
 }
 
 #[test]

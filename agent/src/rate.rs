@@ -1,15 +1,16 @@
-//! A limit to the bytes that are read per second.
+//! A limit to the bytes that are read per second, of a verification or of a backup.
+//!
+//! Threads that share it wait, each for what it has read itself, so that together they keep to it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A wait is cut into pieces of this length, so that giving up takes no longer.
 const NAP: Duration = Duration::from_millis(100);
 
-/// Shared by all lanes.
+/// Shared by all threads that read.
 #[derive(Debug)]
-pub(super) struct RateLimit {
+pub struct RateLimit {
     bytes_per_second: Option<u64>,
     /// When what was read so far would have been read at the limit.
     paid_until: Mutex<Instant>,
@@ -21,12 +22,12 @@ impl RateLimit {
         Self { bytes_per_second, paid_until: Mutex::new(Instant::now()) }
     }
 
-    /// Blocks for as long as `bytes` more are too many.
-    pub fn wait(&self, bytes: u64, given_up: &AtomicBool) {
+    /// Blocks for as long as `bytes` more are too many, or until `given_up` says so.
+    pub fn wait(&self, bytes: u64, given_up: impl Fn() -> bool) {
         let Some(until) = self.pay(bytes, Instant::now()) else { return };
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || given_up.load(Ordering::Relaxed) {
+            if left.is_zero() || given_up() {
                 return;
             }
             std::thread::sleep(left.min(NAP));
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_lanes_together_keep_to_the_limit() {
+    fn many_threads_together_keep_to_the_limit() {
         let limit = RateLimit::new(Some(1000));
         let begin = Instant::now();
         let mut until = begin;
@@ -61,6 +62,14 @@ mod tests {
         // A pause earns nothing.
         let later = until + Duration::from_secs(60);
         assert_eq!(limit.pay(1000, later), Some(later + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn who_gives_up_waits_no_longer() {
+        let limit = RateLimit::new(Some(1));
+        let begin = Instant::now();
+        limit.wait(3600, || true);
+        assert!(begin.elapsed() < Duration::from_secs(60));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use wald_core::backup_id::BackupId;
+use wald_core::lag::Thresholds;
 use wald_core::retention::Policy;
 use wald_core::sequence::Limits;
 
@@ -111,6 +112,10 @@ pub(super) fn retain(config: &Config) -> RetainOptions {
         lock: config.repository.lock,
         requests: EXPIRE_REQUESTS,
     }
+}
+
+pub(super) fn lag(config: &Config) -> Thresholds {
+    Thresholds { warning: config.lag.warning, critical: config.lag.critical }
 }
 
 /// The I/O runtime.

@@ -146,7 +146,7 @@ impl Checker {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 /// A hundred years, which is the longest that S3 locks an object.
 const WINDOW_DAYS_MAX: u32 = 36_500;
 

@@ -1,0 +1,385 @@
+//! How far behind replication is, and whether that is too far.
+//!
+//! Invariants: a lag is 0 only where that is known: on a standby everything that its primary told it
+//! of is replayed *and* the receiver is streaming; a receiver that is down never reads as no lag.
+//! What can't be known is `None` and is said to be unknown. An idle primary is not lag: the age of
+//! the last replayed transaction is only ever an upper bound, used while something waits.
+//!
+//! [`Watcher::look`] is the one way from a [`Sample`] to a [`Report`]: it remembers earlier samples,
+//! which give the rate of WAL and a tighter bound of the lag than one sample can.
+
+mod line;
+mod replicas;
+mod slots;
+mod standby;
+
+use crate::lsn::Lsn;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::fmt;
+use std::time::Duration;
+
+pub use line::check_line;
+pub use replicas::{ReplicaReport, StageLag, required_synchronous};
+pub use slots::SlotReport;
+pub use standby::{StandbyReport, Streaming};
+
+use standby::Trail;
+
+/// How bad something is, in the order in which one thing outweighs another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing to do.
+    Ok,
+    /// Somebody should look.
+    Warning,
+    /// It can't be told, which outweighs a warning: it may be worse.
+    Unknown,
+    /// Somebody must look now.
+    Critical,
+}
+
+impl Severity {
+    /// The exit code of a monitoring plugin
+    /// (<https://www.monitoring-plugins.org/doc/guidelines.html#AEN78>).
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Severity::Ok => 0,
+            Severity::Warning => 1,
+            Severity::Critical => 2,
+            Severity::Unknown => 3,
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Ok => "OK",
+            Severity::Warning => "WARNING",
+            Severity::Unknown => "UNKNOWN",
+            Severity::Critical => "CRITICAL",
+        })
+    }
+}
+
+/// Above these a lag is a warning, or critical.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Thresholds {
+    /// A warning above this.
+    #[serde(serialize_with = "seconds")]
+    pub warning: Duration,
+    /// Critical above this.
+    #[serde(serialize_with = "seconds")]
+    pub critical: Duration,
+}
+
+impl Thresholds {
+    /// How bad a lag is.
+    pub fn judge(self, lag: Duration) -> Severity {
+        if lag > self.critical {
+            Severity::Critical
+        } else if lag > self.warning {
+            Severity::Warning
+        } else {
+            Severity::Ok
+        }
+    }
+}
+
+/// What a server said of its replication at one moment.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The server's clock.
+    pub at: Timestamp,
+    /// Where its log ends: what is written on a primary, what is replayed on a standby.
+    pub position: Option<Lsn>,
+    /// Only on a standby.
+    pub standby: Option<StandbySample>,
+    /// Only on a primary: `synchronous_standby_names`.
+    pub synchronous_standby_names: Option<String>,
+    /// Who streams from it.
+    pub replicas: Vec<Replica>,
+    /// Its replication slots.
+    pub slots: Vec<Slot>,
+}
+
+/// What a standby said of itself.
+#[derive(Clone, Debug, Default)]
+pub struct StandbySample {
+    /// The end of what was streamed and is on disk; none if nothing was ever streamed.
+    pub received: Option<Lsn>,
+    /// The end of what is replayed.
+    pub replayed: Option<Lsn>,
+    /// Since the last replayed transaction was committed, by both servers' clocks.
+    pub last_transaction_age: Option<Duration>,
+    /// The row of `pg_stat_wal_receiver`, if there is a receiver.
+    pub receiver: Option<Receiver>,
+    /// Whether `primary_conninfo` says where to stream from.
+    pub streams: bool,
+    /// `pg_get_wal_replay_pause_state`, or what is known of it before PostgreSQL 14.
+    pub pause: Pause,
+    /// `recovery_min_apply_delay`.
+    pub apply_delay: Duration,
+    /// Queries that were cancelled because replay needed what they used, since the statistics began.
+    pub conflicts: Conflicts,
+}
+
+/// A WAL receiver.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    /// As `streaming`.
+    pub status: String,
+    /// The end of the primary's log, as its last message said.
+    pub latest_end: Option<Lsn>,
+    /// Since that message came.
+    pub silent_for: Option<Duration>,
+    /// `wal_receiver_timeout`; absent if it is off.
+    pub timeout: Option<Duration>,
+    /// Whom it streams from.
+    pub sender: Option<String>,
+    /// Through which slot.
+    pub slot: Option<String>,
+}
+
+/// Whether replay goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pause {
+    /// It does.
+    #[default]
+    NotPaused,
+    /// It will stop soon.
+    Requested,
+    /// It has stopped.
+    Paused,
+}
+
+/// The columns of `pg_stat_database_conflicts`, summed over the databases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Conflicts {
+    /// A dropped tablespace.
+    pub tablespace: u64,
+    /// A lock.
+    pub lock: u64,
+    /// An old snapshot.
+    pub snapshot: u64,
+    /// A pinned buffer.
+    pub bufferpin: u64,
+    /// A deadlock.
+    pub deadlock: u64,
+}
+
+impl Conflicts {
+    /// All of them.
+    pub const fn total(self) -> u64 {
+        self.tablespace
+            .saturating_add(self.lock)
+            .saturating_add(self.snapshot)
+            .saturating_add(self.bufferpin)
+            .saturating_add(self.deadlock)
+    }
+}
+
+/// A row of `pg_stat_replication`.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    /// `application_name`.
+    pub name: String,
+    /// `client_addr`; absent over a Unix socket.
+    pub address: Option<String>,
+    /// As `streaming`, `catchup`, `startup`, `backup`, `stopping`.
+    pub state: String,
+    /// As `async`, `potential`, `sync`, `quorum`.
+    pub sync_state: String,
+    /// What it has written.
+    pub write: Stage,
+    /// What it has on disk.
+    pub flush: Stage,
+    /// What it has replayed.
+    pub replay: Stage,
+}
+
+/// How far one stage of a replica has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stage {
+    /// To here.
+    pub position: Option<Lsn>,
+    /// How late it was when that was last measured; PostgreSQL forgets it while nothing happens.
+    pub lag: Option<Duration>,
+}
+
+/// A row of `pg_replication_slots`.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// `physical` or `logical`.
+    pub kind: String,
+    /// Whether somebody uses it.
+    pub active: bool,
+    /// WAL from here on is kept for it.
+    pub restart: Option<Lsn>,
+    /// As `reserved`, `extended`, `unreserved`, `lost`.
+    pub wal_status: Option<String>,
+    /// Bytes that can be written until it may be lost; absent without `max_slot_wal_keep_size`.
+    pub safe_bytes: Option<u64>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// What, for a person.
+    pub text: String,
+}
+
+impl Finding {
+    fn new(severity: Severity, text: impl Into<String>) -> Self {
+        Self { severity, text: text.into() }
+    }
+}
+
+/// What a server is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerRole {
+    /// It writes.
+    Primary,
+    /// It replays.
+    Standby,
+}
+
+impl fmt::Display for ServerRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ServerRole::Primary => "primary",
+            ServerRole::Standby => "standby",
+        })
+    }
+}
+
+/// The synchronous standbys that commits wait for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Synchronous {
+    /// `synchronous_standby_names`.
+    pub names: String,
+    /// So many must confirm.
+    pub required: u32,
+    /// So many are there to do so.
+    pub streaming: u32,
+}
+
+/// What is to be said of a sample.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The server's clock.
+    pub at: Timestamp,
+    /// What the server is.
+    pub role: ServerRole,
+    /// The worst of the findings.
+    pub state: Severity,
+    /// What is not as it should be, the worst first.
+    pub findings: Vec<Finding>,
+    /// What is too far.
+    pub thresholds: Thresholds,
+    /// Only on a standby.
+    pub standby: Option<StandbyReport>,
+    /// Only on a primary where commits wait for standbys.
+    pub synchronous: Option<Synchronous>,
+    /// Who streams from this server.
+    pub replicas: Vec<ReplicaReport>,
+    /// Its slots.
+    pub slots: Vec<SlotReport>,
+    /// How fast its log grows; unknown with one sample.
+    pub wal_bytes_per_second: Option<f64>,
+}
+
+/// Looks at samples of one server, one after the other.
+#[derive(Debug)]
+pub struct Watcher {
+    thresholds: Thresholds,
+    trail: Trail,
+    before: Option<(Timestamp, Lsn)>,
+}
+
+/// A rate over less time says nothing.
+const RATE_SPAN_MIN: Duration = Duration::from_millis(500);
+
+impl Watcher {
+    /// One that has seen nothing yet.
+    pub fn new(thresholds: Thresholds) -> Self {
+        Self { thresholds, trail: Trail::default(), before: None }
+    }
+
+    /// Judges the next sample.
+    pub fn look(&mut self, sample: &Sample) -> Report {
+        let rate = self.rate(sample);
+        let mut findings = Vec::new();
+        let standby = sample.standby.as_ref().map(|standby| {
+            standby::judge(standby, sample.at, self.thresholds, &mut self.trail, &mut findings)
+        });
+        if standby.is_none() {
+            // A server that was promoted is behind nobody.
+            self.trail = Trail::default();
+        }
+        let role = if standby.is_some() { ServerRole::Standby } else { ServerRole::Primary };
+        let synchronous = replicas::synchronous(sample, &mut findings);
+        let replicas = replicas::judge(sample, self.thresholds, &mut findings);
+        let slots = slots::judge(sample, rate, &mut findings);
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        let state = findings.first().map_or(Severity::Ok, |worst| worst.severity);
+        Report {
+            at: sample.at,
+            role,
+            state,
+            findings,
+            thresholds: self.thresholds,
+            standby,
+            synchronous,
+            replicas,
+            slots,
+            wal_bytes_per_second: rate,
+        }
+    }
+
+    fn rate(&mut self, sample: &Sample) -> Option<f64> {
+        let now = sample.at;
+        let position = sample.position?;
+        let before = self.before;
+        let span = before.and_then(|(at, _)| elapsed(at, now));
+        if span.is_none_or(|span| span >= RATE_SPAN_MIN) {
+            self.before = Some((now, position));
+        }
+        let span = span.filter(|span| *span >= RATE_SPAN_MIN)?;
+        let (_, earlier) = before?;
+        Some(as_float(position.bytes_since(earlier)) / span.as_secs_f64())
+    }
+}
+
+/// From `earlier` to `later`; none if the clock was set back.
+fn elapsed(earlier: Timestamp, later: Timestamp) -> Option<Duration> {
+    Duration::try_from(later.duration_since(earlier)).ok()
+}
+
+/// For rates and quotients, where the last bits don't matter.
+fn as_float(number: u64) -> f64 {
+    number as f64
+}
+
+/// Durations are seconds in JSON.
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+fn seconds_if_known<S: serde::Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@ use crate::backup::{BackupOptions, CheckpointMode};
 use crate::codec::Niceness;
 use crate::codec::seal::Effort;
 use crate::config::{Checkpoint, Compression, Config};
+use crate::http::HttpOptions;
+use crate::observe::ObserveOptions;
 use crate::restore::RestoreOptions;
 use crate::retain::RetainOptions;
 use crate::supervise::AgentOptions;
@@ -61,7 +63,24 @@ pub(super) fn agent(config: &Config) -> AgentOptions {
         state_dir: config.agent.state_dir.clone(),
         restore: restore(config),
         niceness: niceness(config),
+        http: http(config),
+        observe: ObserveOptions {
+            data_dir: config.cluster.data_dir.clone(),
+            connection: config.cluster.connection.clone(),
+            state_dir: config.agent.state_dir.clone(),
+            repository: config.repository.clone(),
+            thresholds: lag(config),
+        },
     }
+}
+
+fn http(config: &Config) -> Option<HttpOptions> {
+    let http = &config.http;
+    Some(HttpOptions {
+        listen: http.listen?,
+        tls: http.tls.clone(),
+        basic_auth_file: http.basic_auth_file.clone(),
+    })
 }
 
 pub(super) fn niceness(config: &Config) -> Niceness {

@@ -4,7 +4,7 @@
 use super::amount::{parse_bytes, parse_duration};
 use super::raw::RawConfig;
 use super::{Agent, Archive, Backup, Checkpoint, Cluster, Compression, Config, Restore, Retention, Verify};
-use crate::store::{AwsEnvironment, S3Options, StoreOptions};
+use crate::store::{AwsEnvironment, S3Options, StoreOptions, TryCounts};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -256,6 +256,7 @@ fn repository(checker: &mut Checker, raw: super::raw::RawRepository, window_days
             Duration::from_secs(30),
             HOUR,
         ),
+        tries: TryCounts::default(),
     }
 }
 

@@ -23,6 +23,24 @@ pub use board::{Observer, Seen};
 /// In seconds: from a segment of noise on a near disk to `archive.timeout`.
 const ARCHIVE_BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
+const FINDINGS: [RestoreFinding; 5] = [
+    RestoreFinding::Placed,
+    RestoreFinding::Absent,
+    RestoreFinding::Unreachable,
+    RestoreFinding::Corrupt,
+    RestoreFinding::Failed,
+];
+
+const fn finding_name(finding: RestoreFinding) -> &'static str {
+    match finding {
+        RestoreFinding::Placed => "placed",
+        RestoreFinding::Absent => "absent",
+        RestoreFinding::Unreachable => "unreachable",
+        RestoreFinding::Corrupt => "corrupt",
+        RestoreFinding::Failed => "failed",
+    }
+}
+
 /// A time as Prometheus has it: seconds since 1970.
 pub fn seconds(at: Timestamp) -> f64 {
     at.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
@@ -69,6 +87,10 @@ impl Metrics {
             &["finding"],
         )?;
         registry.register(Box::new(restore_requests.clone()))?;
+        // From the start on: a rate begins with the first sample, and the first damage must count.
+        for finding in FINDINGS {
+            restore_requests.with_label_values(&[finding_name(finding)]);
+        }
         // Registered with the first value: 0 would read as 1970.
         let last_archived = Gauge::new(
             "wald_archive_last_archived_timestamp_seconds",
@@ -168,14 +190,7 @@ impl Metrics {
 
     /// A request for a WAL file was answered.
     pub fn restore_answered(&self, finding: RestoreFinding) {
-        let finding = match finding {
-            RestoreFinding::Placed => "placed",
-            RestoreFinding::Absent => "absent",
-            RestoreFinding::Unreachable => "unreachable",
-            RestoreFinding::Corrupt => "corrupt",
-            RestoreFinding::Failed => "failed",
-        };
-        self.restore_requests.with_label_values(&[finding]).inc();
+        self.restore_requests.with_label_values(&[finding_name(finding)]).inc();
     }
 
     /// `bytes` of WAL were placed.

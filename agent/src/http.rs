@@ -72,7 +72,7 @@ enum HttpError {
     Auth(#[from] AuthError),
 }
 
-/// Serves until `stop`; connections under way go on in `tasks`.
+/// Serves until `stop`, connections in `tasks`.
 pub async fn serve(options: HttpOptions, pages: Pages, stop: CancellationToken, tasks: TaskTracker) {
     let mut failures: u32 = 0;
     let server = loop {
@@ -93,10 +93,7 @@ pub async fn serve(options: HttpOptions, pages: Pages, stop: CancellationToken, 
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     tracing::info!("metrics are at {scheme}://{}/metrics", options.listen);
     let (listener, door) = server;
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = door.accept(&listener, &tasks) => {}
-    }
+    stop.run_until_cancelled(door.accept(&listener, &tasks, &stop)).await;
 }
 
 /// What every connection passes.
@@ -122,7 +119,7 @@ impl Server {
         Ok((listener, Arc::new(Self { tls, gate, pages })))
     }
 
-    async fn accept(self: &Arc<Self>, listener: &TcpListener, tasks: &TaskTracker) {
+    async fn accept(self: &Arc<Self>, listener: &TcpListener, tasks: &TaskTracker, stop: &CancellationToken) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             // A permit first: who finds no room waits in the kernel's queue.
@@ -136,10 +133,12 @@ impl Server {
                     continue;
                 }
             };
-            let server = Arc::clone(self);
+            let (server, stop) = (Arc::clone(self), stop.clone());
             tasks.spawn(async move {
                 let _permit = permit;
-                if tokio::time::timeout(CONNECTION_WITHIN, server.connection(stream)).await.is_err() {
+                let connection = tokio::time::timeout(CONNECTION_WITHIN, server.connection(stream));
+                // Nobody who looks, or says nothing, keeps the agent from stopping.
+                if let Some(Err(_)) = stop.run_until_cancelled(connection).await {
                     tracing::debug!("a connection for metrics took too long");
                 }
             });

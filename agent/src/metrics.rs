@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use last_runs::LastRunsCollector;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 use tries::TriesCollector;
 use wald_core::outcome::RestoreFinding;
@@ -51,6 +51,7 @@ pub struct Metrics {
     registry: Registry,
     board: Arc<Board>,
     last_archived: Gauge,
+    last_archived_is_known: Once,
     is_failing: IntGauge,
     archived_files: IntCounter,
     archived_bytes: IntCounter,
@@ -106,6 +107,7 @@ impl Metrics {
         Ok(Self {
             board,
             last_archived,
+            last_archived_is_known: Once::new(),
             is_failing,
             archived_files: counter("wald_archived_files_total", "WAL files confirmed by the repository")?,
             archived_bytes: counter("wald_archived_bytes_total", "Their bytes as PostgreSQL wrote them")?,
@@ -155,8 +157,10 @@ impl Metrics {
     pub fn acknowledged(&self, now: Timestamp) {
         self.is_failing.set(0);
         self.last_archived.set(seconds(now));
-        // From the second time on it is registered already.
-        let _ = self.registry.register(Box::new(self.last_archived.clone()));
+        self.last_archived_is_known.call_once(|| {
+            // Its name is its own, so nothing can be in its way.
+            let _ = self.registry.register(Box::new(self.last_archived.clone()));
+        });
     }
 
     /// A file of `raw` bytes was confirmed as an object of `stored` bytes.

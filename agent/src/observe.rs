@@ -17,6 +17,8 @@ mod replay;
 use crate::clock::Clock;
 use crate::metrics::{Metrics, Observer, Seen, figures};
 use crate::store::StoreOptions;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::future::Future;
@@ -152,29 +154,20 @@ impl Observatory {
         fixed.set(&figures::LAG_WARNING, thresholds.warning.as_secs_f64());
         fixed.set(&figures::LAG_CRITICAL, thresholds.critical.as_secs_f64());
         observatory.metrics.publish(Observer::Agent, fixed);
-        let this = || (observatory.clone(), stop.clone());
-        let until_stopped = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
-                             stop: CancellationToken| {
-            tasks.spawn(async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = work => {}
-                }
-            });
-        };
-        let (one, stop_one) = this();
-        until_stopped(Box::pin(async move { contact::watch(&one).await }), stop_one);
-        let (one, stop_one) = this();
-        until_stopped(Box::pin(async move { holdings::watch(&one).await }), stop_one);
-        let (one, stop_one) = this();
-        until_stopped(Box::pin(async move { controls::watch(&one).await }), stop_one);
-        let (one, stop_one) = this();
-        until_stopped(Box::pin(async move { replay::watch(&one).await }), stop_one);
-        if observatory.options.data_dir.is_some() {
-            let (one, stop_one) = this();
-            until_stopped(Box::pin(async move { backlog::watch(&one).await }), stop_one);
-            let (one, stop_one) = this();
-            until_stopped(Box::pin(async move { database::watch(&one).await }), stop_one);
+        let at = || observatory.clone();
+        let mut watches: Vec<BoxFuture<'static, ()>> = vec![
+            contact::watch(at()).boxed(),
+            holdings::watch(at()).boxed(),
+            controls::watch(at()).boxed(),
+            replay::watch(at()).boxed(),
+        ];
+        if let Some(data_dir) = &observatory.options.data_dir {
+            watches.push(backlog::watch(at(), data_dir.clone()).boxed());
+            watches.push(database::watch(at()).boxed());
+        }
+        for watch in watches {
+            let stop = stop.clone();
+            tasks.spawn(async move { stop.run_until_cancelled(watch).await });
         }
         observatory
     }

@@ -7,14 +7,15 @@ use crate::explain::chain;
 use crate::fs::FsError;
 use crate::metrics::{Observer, Seen, figures, seconds};
 use jiff::Timestamp;
+use std::path::PathBuf;
 use std::time::Duration;
 use wald_core::wal_file::WalFile;
 
 /// Listing the marks of a long backlog costs some milliseconds.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-pub(super) async fn watch(at: &Observatory) {
-    let Some(data_dir) = at.options.data_dir.clone() else { return };
+pub(super) async fn watch(at: Observatory, data_dir: PathBuf) {
+    let at = &at;
     let pg_wal = PgWal::of(&data_dir);
     repeat(|| {
         let pg_wal = pg_wal.clone();

@@ -15,7 +15,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const IDENTITY_BYTES_MAX: u64 = 64 << 10;
 
-pub(super) async fn watch(at: &Observatory) {
+pub(super) async fn watch(at: Observatory) {
+    let at = &at;
     // Opened once: it keeps its connections. Behind a lock because a look that is given up must
     // leave nothing half done.
     let opened = tokio::sync::Mutex::new(None);

@@ -51,7 +51,8 @@ fn step(journal: &Value) -> Option<String> {
     Some(plain.take(STEP_CHARS_MAX).collect())
 }
 
-pub(super) async fn watch(at: &Observatory) {
+pub(super) async fn watch(at: Observatory) {
+    let at = &at;
     repeat(|| async {
         let state_dir = at.options.state_dir.clone();
         let read = move || (Journal::read(&state_dir, BOOST), Journal::read(&state_dir, PROMOTION));

@@ -34,7 +34,8 @@ struct Session {
     retry: Duration,
 }
 
-pub(super) async fn watch(at: &Observatory) {
+pub(super) async fn watch(at: Observatory) {
+    let at = &at;
     let session = tokio::sync::Mutex::new(Session {
         database: None,
         watcher: Watcher::new(at.options.thresholds),

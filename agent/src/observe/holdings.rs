@@ -58,7 +58,8 @@ enum HoldingsError {
     Store(#[from] StoreError),
 }
 
-pub(super) async fn watch(at: &Observatory) {
+pub(super) async fn watch(at: Observatory) {
+    let at = &at;
     let state = tokio::sync::Mutex::new((None::<Changes>, None::<Instant>));
     repeat(|| async {
         let mut state = state.lock().await;

@@ -10,7 +10,8 @@ use wald_core::rto::{MeasuredRate, ReplayMeter};
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-pub(super) async fn watch(at: &Observatory) {
+pub(super) async fn watch(at: Observatory) {
+    let at = &at;
     let meter = std::sync::Mutex::new(ReplayMeter::default());
     let began = Instant::now();
     repeat(|| async {

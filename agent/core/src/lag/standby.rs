@@ -120,12 +120,14 @@ pub(super) fn judge(
 ) -> StandbyReport {
     let receiver = streaming(sample);
     let told = sample.receiver.as_ref().and_then(|receiver| receiver.latest_end);
-    let primary_end = sample.received.max(told);
-    if let (Streaming::Streaming, Some(end)) = (receiver, primary_end) {
+    // A receiver that has just begun has heard nothing yet, and what was received is then the
+    // beginning of a segment: that says nothing of how far the primary is.
+    let is_told = receiver == Streaming::Streaming && told.is_some();
+    let primary_end = sample.received.max(told).filter(|_| is_told);
+    if let Some(end) = primary_end {
         trail.add(now, end);
     }
-    let caught_up = receiver == Streaming::Streaming
-        && primary_end.is_some_and(|end| sample.replayed.is_some_and(|replayed| replayed >= end));
+    let caught_up = primary_end.zip(sample.replayed).is_some_and(|(end, replayed)| replayed >= end);
     let bound = sample.replayed.and_then(|replayed| trail.bound(replayed, now));
     let at_most = bound.into_iter().chain(sample.last_transaction_age).min();
     let replay_lag = if caught_up { Some(Duration::ZERO) } else { at_most };

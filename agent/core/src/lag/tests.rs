@@ -151,6 +151,16 @@ fn what_the_primary_told_of_and_did_not_send_yet_is_lag() {
 }
 
 #[test]
+fn a_receiver_that_has_heard_nothing_yet_says_nothing_of_the_primary() {
+    let mut sample = standby(0, 1000, 1500, 40);
+    if let Some(receiver) = sample.standby.as_mut().and_then(|standby| standby.receiver.as_mut()) {
+        receiver.latest_end = None;
+    }
+    let report = look(&sample);
+    assert_eq!((report.state, replay_seconds(&report)), (Severity::Critical, Some(40)));
+}
+
+#[test]
 fn a_paused_replay_is_a_warning_even_before_anything_waits() {
     let mut sample = standby(0, 1000, 1000, 0);
     if let Some(standby) = &mut sample.standby {

@@ -55,7 +55,7 @@ impl Severity {
 
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Severity::Ok => "OK",
             Severity::Warning => "WARNING",
             Severity::Unknown => "UNKNOWN",
@@ -254,7 +254,7 @@ pub enum ServerRole {
 
 impl fmt::Display for ServerRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             ServerRole::Primary => "primary",
             ServerRole::Standby => "standby",
         })

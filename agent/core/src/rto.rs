@@ -43,7 +43,7 @@ impl MeasuredRate {
     /// A measurement, if it is large enough to be one.
     pub fn new(measured_at: Timestamp, bytes: u64, took: Duration) -> Option<Self> {
         let enough = bytes >= MEASURED_BYTES_MIN && took >= MEASURED_TIME_MIN;
-        enough.then(|| Self { measured_at, bytes, seconds: took.as_secs_f64() })
+        enough.then_some(Self { measured_at, bytes, seconds: took.as_secs_f64() })
     }
 
     /// Bytes in a second; none for a file that was written by hand and makes no sense.

@@ -198,6 +198,12 @@ fn what_alerts_and_dashboard_name_is_served_by_running_agents_and_promtool_likes
         scene.sandbox.account().own(&path)?;
     }
 
+    // A restore of before: 1 GiB in 10 s.
+    let rates = scene.sandbox.dir("wald-state/rates")?;
+    let rate = r#"{"measured_at":"2026-01-01T00:00:00Z","bytes":1073741824,"seconds":10.0}"#;
+    fs::write(rates.join("restore.json"), rate)?;
+    scene.sandbox.account().own(&rates.join("restore.json"))?;
+
     let wanted: BTreeSet<String> =
         named_by_alerts(&read("alerts.yml")?).into_iter().chain(named_by_dashboard()?).collect();
     assert!(wanted.len() > 30, "{wanted:?}");
@@ -227,7 +233,9 @@ fn what_alerts_and_dashboard_name_is_served_by_running_agents_and_promtool_likes
         ("wald_slot_lost{slot=\"far\"}", 0.0),
         ("wald_last_run_good{run=\"verify\"}", 1.0),
         ("wald_archive_timeout_seconds", 60.0),
-        ("wald_rto_rate_is_measured{phase=\"restore\"}", 0.0),
+        ("wald_rto_rate_is_measured{phase=\"restore\"}", 1.0),
+        ("wald_rto_rate_bytes_per_second{phase=\"restore\"}", 107_374_182.4),
+        ("wald_rto_rate_is_measured{phase=\"replay\"}", 0.0),
     ] {
         assert_eq!(on_primary.sample(series), Some(value), "{series} in\n{}", on_primary.body);
     }

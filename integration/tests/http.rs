@@ -6,12 +6,15 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 use wald_integration::certificate::Certificate;
+use wald_integration::fault_proxy::{Failure, Fault, FaultProxy, Requests, When};
 use wald_integration::http_client::{Answer, exchange, get, get_tls, request};
 use wald_integration::ports::Reserved;
+use wald_integration::postgres::{Cluster, Shutdown};
 use wald_integration::sandbox::Sandbox;
 use wald_integration::scene::{Plot, Scene};
+use wald_integration::seaweed::S3Server;
 use wald_integration::wait;
-use wald_integration::wald::Settings;
+use wald_integration::wald::{Place, Settings};
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -160,11 +163,66 @@ fn a_port_that_is_taken_stops_no_archiving_and_is_used_when_it_is_free() -> Resu
     drop(taken);
     until("the metrics to be served", address, "/metrics", |answer| answer.status == 200)?;
     // A server that is down is told, and is no reason not to be ready.
-    scene.cluster.stop(wald_integration::postgres::Shutdown::Fast)?;
+    scene.cluster.stop(Shutdown::Fast)?;
     until("PostgreSQL to be told as down", address, "/metrics", |answer| {
         answer.sample("wald_database_up") == Some(0.0) && answer.sample("wald_connections_used").is_none()
     })?;
     until("the agent to be ready", address, "/readyz", |answer| answer.status == 200)?;
+    Ok(())
+}
+
+#[test]
+fn tries_that_come_to_nothing_are_counted_by_their_cause() -> Result<()> {
+    let address = free_address()?;
+    let sandbox = Sandbox::new()?;
+    let server = S3Server::start(&sandbox)?;
+    let place = Place::locked_bucket(&server, "wald-tries")?;
+    let proxy = FaultProxy::start(&server.address())?;
+    let settings = listening_on(address).set_text("repository", "endpoint", proxy.endpoint());
+    let scene = Scene::open_at(place, Plot { settings, ..Plot::small() })?;
+    until("the agent to be ready", address, "/readyz", |answer| answer.status == 200)?;
+    let series = |cause: &str| format!("wald_repository_failed_tries_total{{cause=\"{cause}\"}}");
+    let (throttled, server_error, cut) = (series("throttled"), series("server"), series("interrupted"));
+    let before = get(address, "/metrics")?;
+    assert_eq!(before.sample(&throttled), Some(0.0), "{}", before.body);
+    proxy.add(Requests::creations(), When::First(2), Fault::Answer(Failure::SLOW_DOWN));
+    scene.write_segments(1)?;
+    until("throttling to be counted", address, "/metrics", |answer| {
+        answer.sample(&throttled).is_some_and(|tries| tries >= 2.0)
+    })?;
+    proxy.add(Requests::creations(), When::First(1), Fault::Answer(Failure::INTERNAL_ERROR));
+    scene.write_segments(1)?;
+    let counted = until("an error of the server to be counted", address, "/metrics", |answer| {
+        answer.sample(&server_error).is_some_and(|tries| tries >= 1.0)
+    })?;
+    assert!(counted.sample(&cut).is_some(), "{}", counted.body);
+    Ok(())
+}
+
+#[test]
+fn a_recovery_through_the_agent_is_measured() -> Result<()> {
+    let address = free_address()?;
+    let mut scene = scene(address)?;
+    let data_dir = scene.sandbox.path().join("copy-data");
+    let target = data_dir.to_str().context("a path")?;
+    let options = ["--checkpoint=fast", "--no-sync", "--wal-method=none", "-D", target];
+    scene.cluster.run("pg_basebackup", &options)?.success()?;
+    scene.write_segments(24)?;
+    scene.cluster.wait_archived()?;
+    let mut copy = Cluster::adopt(&scene.sandbox, "copy", &data_dir)?;
+    copy.configure("archive_mode = off")?;
+    copy.configure(&format!("restore_command = '{}'", scene.agent.restore_command()))?;
+    fs::write(data_dir.join("recovery.signal"), "")?;
+    scene.sandbox.account().own(&data_dir.join("recovery.signal"))?;
+    copy.launch()?;
+    copy.wait_primary(DEADLINE)?;
+    // It is over when nothing was asked for for a while.
+    let path = scene.sandbox.path().join("wald-state/rates/replay.json");
+    let measured = wait::until("the rate to be recorded", DEADLINE, || Ok(fs::read_to_string(&path).ok()))?;
+    let rate: serde_json::Value = serde_json::from_str(&measured)?;
+    let (bytes, seconds) =
+        (rate["bytes"].as_u64().context("bytes")?, rate["seconds"].as_f64().context("seconds")?);
+    assert!(bytes >= 24 << 20 && seconds > 0.0, "{rate}");
     Ok(())
 }
 

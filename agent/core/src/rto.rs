@@ -95,14 +95,26 @@ pub fn estimate(work: Work, restore: Option<&MeasuredRate>, replay: Option<&Meas
     }
 }
 
+/// A recovery that was handed nothing for so long is over. A heavy segment takes seconds to replay.
+const REPLAY_IDLE: Duration = Duration::from_secs(15);
+
 /// The rate of a recovery, from how much was handed to PostgreSQL at moments that follow each other.
 ///
-/// A span begins with the first look at which more was handed over, and ends when two looks find the
-/// same amount: then it is a measurement, if it is large enough.
+/// A span begins with the first look at which more was handed over, and is over when nothing was for
+/// [`REPLAY_IDLE`]: then it is a measurement, if it is large enough. What it took ends with the last
+/// growth, so that waiting for the end does not count.
 #[derive(Debug, Default)]
 pub struct ReplayMeter {
     last: Option<(Duration, u64)>,
-    span: Option<(Duration, u64)>,
+    span: Option<Span>,
+}
+
+#[derive(Debug)]
+struct Span {
+    began: Duration,
+    at_first: u64,
+    grew: Duration,
+    at_last: u64,
 }
 
 impl ReplayMeter {
@@ -112,13 +124,13 @@ impl ReplayMeter {
         let (before, had) = self.last.replace((now, bytes))?;
         if bytes > had {
             // What came between two looks came at some time after the first of them.
-            self.span.get_or_insert((before, had));
+            let span =
+                self.span.get_or_insert(Span { began: before, at_first: had, grew: now, at_last: bytes });
+            (span.grew, span.at_last) = (now, bytes);
             return None;
         }
-        let (began, at_first) = self.span.take()?;
-        // The last look that found more is the end: afterwards nobody asked.
-        let (took, moved) = (before.saturating_sub(began), had.saturating_sub(at_first));
-        (!took.is_zero()).then_some((moved, took))
+        let span = self.span.take_if(|span| now.saturating_sub(span.grew) >= REPLAY_IDLE)?;
+        Some((span.at_last.saturating_sub(span.at_first), span.grew.saturating_sub(span.began)))
     }
 }
 
@@ -158,14 +170,22 @@ mod tests {
         assert!(!estimate(Work { base_bytes: 1, wal_bytes: 1 }, Some(&broken), None).restore_is_measured);
     }
 
+    fn measured(looks: &[(u64, u64)]) -> Vec<(u64, Duration)> {
+        let mut meter = ReplayMeter::default();
+        let looks = looks.iter().map(|(second, bytes)| (Duration::from_secs(*second), *bytes));
+        looks.filter_map(|(now, bytes)| meter.look(now, bytes)).collect()
+    }
+
     #[test]
     fn a_recovery_is_measured_from_its_first_segment_to_its_last() {
-        let mut meter = ReplayMeter::default();
-        let looks = [(0, 0), (10, 0), (20, 100), (30, 400), (40, 500), (50, 500), (60, 500)];
-        let measured: Vec<_> = looks
-            .into_iter()
-            .filter_map(|(second, bytes)| meter.look(Duration::from_secs(second), bytes))
-            .collect();
-        assert_eq!(measured, [(500, Duration::from_secs(30))]);
+        let looks = [(0, 0), (10, 0), (20, 100), (30, 400), (40, 500), (50, 500), (60, 500), (99, 500)];
+        assert_eq!(measured(&looks), [(500, Duration::from_secs(30))]);
+    }
+
+    #[test]
+    fn a_segment_that_takes_seconds_to_replay_does_not_end_a_recovery() {
+        let looks = [(0, 0), (1, 16), (5, 16), (14, 16), (15, 32), (29, 32), (30, 32), (31, 32)];
+        assert_eq!(measured(&looks), [(32, Duration::from_secs(15))]);
+        assert_eq!(measured(&[(0, 7), (60, 7), (120, 7)]), []);
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wald_core::rto::{MeasuredRate, ReplayMeter};
 
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// One number in memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) async fn watch(at: Observatory) {
     let at = &at;

@@ -9,6 +9,7 @@
 //! which give the rate of WAL and a tighter bound of the lag than one sample can.
 
 mod sample;
+mod trail;
 
 mod replicas;
 mod slots;
@@ -28,7 +29,7 @@ pub use sample::{Conflicts, Pause, Receiver, Replica, Sample, Slot, Stage, Stand
 pub use slots::SlotReport;
 pub use standby::{StandbyReport, Streaming};
 
-use standby::Trail;
+use trail::Trail;
 
 /// How bad something is, in the order in which one thing outweighs another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -166,7 +167,10 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Watcher {
     thresholds: Thresholds,
-    trail: Trail,
+    /// Ends that this standby's primary told of.
+    told: Trail,
+    /// Ends of this server's own log.
+    own: Trail,
     before: Option<(Timestamp, Lsn)>,
 }
 
@@ -176,7 +180,7 @@ const RATE_SPAN_MIN: Duration = Duration::from_millis(500);
 impl Watcher {
     /// One that has seen nothing yet.
     pub fn new(thresholds: Thresholds) -> Self {
-        Self { thresholds, trail: Trail::default(), before: None }
+        Self { thresholds, told: Trail::default(), own: Trail::default(), before: None }
     }
 
     /// Judges the next sample.
@@ -184,15 +188,15 @@ impl Watcher {
         let rate = self.rate(sample);
         let mut findings = Vec::new();
         let standby = sample.standby.as_ref().map(|standby| {
-            standby::judge(standby, sample.at, self.thresholds, &mut self.trail, &mut findings)
+            standby::judge(standby, sample.at, self.thresholds, &mut self.told, &mut findings)
         });
         if standby.is_none() {
             // A server that was promoted is behind nobody.
-            self.trail = Trail::default();
+            self.told = Trail::default();
         }
         let role = if standby.is_some() { ServerRole::Standby } else { ServerRole::Primary };
         let synchronous = replicas::synchronous(sample, &mut findings);
-        let replicas = replicas::judge(sample, self.thresholds, &mut findings);
+        let replicas = replicas::judge(sample, self.thresholds, &mut self.own, &mut findings);
         let slots = slots::judge(sample, rate, &mut findings);
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let state = findings.first().map_or(Severity::Ok, |worst| worst.severity);

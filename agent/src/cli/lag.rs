@@ -64,20 +64,26 @@ async fn connect(config: &Config) -> Result<Database, LagError> {
 }
 
 /// One report. A standby that seems to be late only because of what came in just now is looked at
-/// again: the age of its last transaction says nothing after a quiet hour.
+/// again: the age of its last transaction says nothing after a quiet hour, and PostgreSQL measures
+/// nothing in it.
 async fn once(config: &Config) -> Result<Report, LagError> {
     let database = connect(config).await?;
     let mut watcher = Watcher::new(options::lag(config));
     let mut report = watcher.look(&sample(&database).await?);
     for _ in 0..SECOND_LOOKS {
-        let is_in_doubt = report.standby.as_ref().is_some_and(|standby| !standby.replay_lag_is_exact);
-        if !is_in_doubt || report.state == Severity::Ok {
+        if report.state == Severity::Ok || !is_in_doubt(&report) {
             break;
         }
         tokio::time::sleep(SECOND_LOOK_AFTER).await;
         report = watcher.look(&sample(&database).await?);
     }
     Ok(report)
+}
+
+/// Whether another look can tell more.
+fn is_in_doubt(report: &Report) -> bool {
+    let standby = report.standby.as_ref().is_some_and(|standby| !standby.replay_lag_is_exact);
+    standby || report.replicas.iter().any(|replica| replica.last_stage().is_unknown())
 }
 
 fn show(report: &Report, json: bool) -> Result<(), Failure> {

@@ -1,8 +1,8 @@
 //! A primary's view: how late each of its standbys is, and whether those are there that commits
 //! wait for.
 
+use super::trail::Trail;
 use super::{Finding, Replica, Sample, Severity, Stage, Synchronous, Thresholds, seconds_if_known};
-use crate::lsn::Lsn;
 use crate::quantity::Bytes;
 use serde::Serialize;
 use std::time::Duration;
@@ -15,6 +15,13 @@ pub struct StageLag {
     pub seconds: Option<Duration>,
     /// In bytes; unknown where the replica does not report the stage.
     pub bytes: Option<u64>,
+}
+
+impl StageLag {
+    /// Whether something is missing, and nobody can tell since when.
+    pub fn is_unknown(self) -> bool {
+        self.seconds.is_none() && self.bytes.is_some_and(|bytes| bytes > 0)
+    }
 }
 
 /// Who streams from this server.
@@ -61,19 +68,33 @@ fn confirms(sync_state: &str) -> bool {
 pub(super) fn judge(
     sample: &Sample,
     thresholds: Thresholds,
+    trail: &mut Trail,
     findings: &mut Vec<Finding>,
 ) -> Vec<ReplicaReport> {
-    let reports: Vec<_> = sample.replicas.iter().map(|replica| report(replica, sample.position)).collect();
+    if let Some(end) = sample.position {
+        trail.add(sample.at, end);
+    }
+    let late = |stage| stage_lag(stage, sample, trail);
+    let reports: Vec<_> = sample.replicas.iter().map(|replica| report(replica, late)).collect();
     for replica in &reports {
         let name = &replica.name;
         match replica.state.as_str() {
             "streaming" => {
                 let lag = replica.last_stage();
-                let Some(seconds) = lag.seconds else { continue };
-                let severity = thresholds.judge(seconds);
+                let bytes = Bytes(lag.bytes.unwrap_or_default());
+                let (severity, text) = match lag.seconds {
+                    Some(seconds) => {
+                        let by = seconds.as_secs_f64();
+                        (thresholds.judge(seconds), format!("standby {name} is behind by {by:.1} s, {bytes}"))
+                    }
+                    None if lag.is_unknown() => {
+                        let text =
+                            format!("standby {name} is behind by {bytes}, and nobody can tell since when");
+                        (Severity::Unknown, text)
+                    }
+                    None => continue,
+                };
                 if severity > Severity::Ok {
-                    let bytes = Bytes(lag.bytes.unwrap_or_default());
-                    let text = format!("standby {name} is behind by {:.1} s, {bytes}", seconds.as_secs_f64());
                     findings.push(Finding::new(severity, text));
                 }
             }
@@ -88,23 +109,28 @@ pub(super) fn judge(
     reports
 }
 
-fn report(replica: &Replica, position: Option<Lsn>) -> ReplicaReport {
+fn report(replica: &Replica, late: impl Fn(Stage) -> StageLag) -> ReplicaReport {
     ReplicaReport {
         name: replica.name.clone(),
         address: replica.address.clone(),
         state: replica.state.clone(),
         sync_state: replica.sync_state.clone(),
-        write: stage_lag(replica.write, position),
-        flush: stage_lag(replica.flush, position),
-        replay: stage_lag(replica.replay, position),
+        write: late(replica.write),
+        flush: late(replica.flush),
+        replay: late(replica.replay),
     }
 }
 
 /// PostgreSQL shows the last measured lag for a while after the standby has caught up, and none
-/// when nothing happens (documentation of `pg_stat_replication`): with nothing missing it is 0.
-fn stage_lag(stage: Stage, position: Option<Lsn>) -> StageLag {
-    let bytes = position.zip(stage.position).map(|(end, reached)| end.bytes_since(reached));
-    let seconds = if bytes == Some(0) { Some(Duration::ZERO) } else { stage.lag };
+/// when nothing happens (documentation of `pg_stat_replication`): with nothing missing it is 0. It
+/// shows none either for a standby that stopped replaying in a quiet time, however much waits.
+fn stage_lag(stage: Stage, sample: &Sample, trail: &Trail) -> StageLag {
+    let bytes = sample.position.zip(stage.position).map(|(end, reached)| end.bytes_since(reached));
+    let seconds = match bytes {
+        Some(0) => Some(Duration::ZERO),
+        Some(_) => stage.lag.or_else(|| trail.bound(stage.position?, sample.at)),
+        None => stage.lag,
+    };
     StageLag { seconds, bytes }
 }
 

@@ -1,12 +1,12 @@
 //! A standby: how late its replay is, or why that can't be told.
 
-use super::{Conflicts, Finding, Pause, Receiver, Severity, StandbySample, Thresholds, elapsed};
+use super::trail::Trail;
+use super::{Conflicts, Finding, Pause, Receiver, Severity, StandbySample, Thresholds};
 use super::{seconds, seconds_if_known};
 use crate::lsn::Lsn;
 use crate::quantity::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
-use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How a standby gets its WAL.
@@ -73,39 +73,6 @@ pub struct StandbyReport {
     pub apply_delay: Duration,
     /// Queries that were cancelled by replay.
     pub conflicts: Conflicts,
-}
-
-/// Ends of the primary's log, each with the last time at which the primary said so: what is replayed
-/// past one of them is no later than that. Bounded; what is forgotten only makes the bound wider.
-#[derive(Debug, Default)]
-pub(super) struct Trail {
-    seen: VecDeque<(Timestamp, Lsn)>,
-}
-
-/// Four hours at a look every 15 s.
-const TRAIL_MAX: usize = 960;
-
-impl Trail {
-    fn add(&mut self, at: Timestamp, end: Lsn) {
-        match self.seen.back_mut() {
-            Some((last_at, last)) if *last == end => *last_at = at,
-            // Another primary, or a timeline that was left: what was seen says nothing any more.
-            Some((_, last)) if *last > end => {
-                self.seen.clear();
-                self.seen.push_back((at, end));
-            }
-            _ => self.seen.push_back((at, end)),
-        }
-        if self.seen.len() > TRAIL_MAX {
-            self.seen.pop_front();
-        }
-    }
-
-    /// How late at most a standby is that has replayed to here.
-    fn bound(&self, replayed: Lsn, now: Timestamp) -> Option<Duration> {
-        let (at, _) = self.seen.iter().rev().find(|(_, end)| *end <= replayed)?;
-        elapsed(*at, now)
-    }
 }
 
 /// A receiver without a time-out is taken to be silent after PostgreSQL's default.

@@ -185,6 +185,24 @@ fn a_replica_with_nothing_missing_has_no_lag_whatever_was_measured_last() {
 }
 
 #[test]
+fn a_replica_that_stopped_in_a_quiet_time_is_late_since_then_and_unknown_at_first() {
+    let mut watcher = Watcher::new(LIMITS);
+    let mut sample = primary(0, 1000);
+    sample.replicas = vec![replica("a", "streaming", "async", 900, None)];
+    let report = watcher.look(&sample);
+    assert_eq!((report.state, report.replicas[0].replay.seconds), (Severity::Unknown, None));
+    sample.replicas = vec![replica("a", "streaming", "async", 1000, None)];
+    assert_eq!(watcher.look(&sample).state, Severity::Ok);
+    for (second, state) in [(3, Severity::Ok), (20, Severity::Warning), (40, Severity::Critical)] {
+        (sample.at, sample.position) = (at(second), lsn(2000));
+        let report = watcher.look(&sample);
+        assert_eq!(report.state, state);
+        let late = Duration::from_secs(u64::try_from(second).unwrap());
+        assert_eq!(report.replicas[0].replay.seconds, Some(late));
+    }
+}
+
+#[test]
 fn commits_that_wait_for_a_missing_standby_are_critical() {
     let mut sample = primary(0, 1000);
     sample.synchronous_standby_names = Some("FIRST 1 (a, b)".to_owned());

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 use wald_integration::account::clean_command;
 use wald_integration::agent::Agent;
-use wald_integration::http_client::get;
+use wald_integration::http_client::{Answer, get};
 use wald_integration::parts::{checkout, tool};
 use wald_integration::ports::Reserved;
 use wald_integration::postgres::{Cluster, ClusterOptions};
@@ -179,17 +179,8 @@ fn standby(scene: &Scene, address: SocketAddr) -> Result<(Cluster, Agent)> {
     Ok((standby, agent))
 }
 
-#[test]
-fn what_alerts_and_dashboard_name_is_served_by_running_agents_and_promtool_likes_it() -> Result<()> {
-    let [here, there] = free_addresses()?;
-    let cluster = Plot::small().cluster.setting("max_slot_wal_keep_size = '256MB'");
-    let cluster: ClusterOptions = cluster.setting("archive_timeout = 60");
-    let scene = Scene::open(Plot { cluster, settings: listening_on(here), on_s3: true })?;
-    let (_standby, _other) = standby(&scene, there)?;
-    scene.write_segments(1)?;
-    for command in ["backup", "verify", "expire"] {
-        scene.agent.succeed(&[command])?;
-    }
+/// What commands that are under way, and a restore of before, leave on the disk.
+fn leave_records(scene: &Scene) -> Result<()> {
     // What the commands that are under way leave on the disk.
     let controls = scene.sandbox.dir("wald-state/controls")?;
     for (name, journal) in [("boost", r#"{"state":"active"}"#), ("promotion", r#"{"step":"fence"}"#)] {
@@ -203,6 +194,36 @@ fn what_alerts_and_dashboard_name_is_served_by_running_agents_and_promtool_likes
     let rate = r#"{"measured_at":"2026-01-01T00:00:00Z","bytes":1073741824,"seconds":10.0}"#;
     fs::write(rates.join("restore.json"), rate)?;
     scene.sandbox.account().own(&rates.join("restore.json"))?;
+    Ok(())
+}
+
+/// What the metrics say of the one backup that was just taken.
+fn of_the_backup(on_primary: &Answer) -> Result<()> {
+    // The lock of the newest backup reaches as far as new locks do.
+    let horizon = on_primary.sample("wald_lock_horizon_timestamp_seconds").context("a horizon")?;
+    let end = on_primary.sample("wald_last_backup_end_timestamp_seconds").context("an end")?;
+    assert!((6.9..7.2).contains(&((horizon - end) / 86_400.0)), "{horizon} {end}");
+    let from = on_primary.sample("wald_recovery_window_start_timestamp_seconds").context("a start")?;
+    let until = on_primary.sample("wald_recovery_window_end_timestamp_seconds").context("an end")?;
+    assert!(from <= until && (end - from).abs() < 60.0, "{from} {until} {end}");
+    // More than the fixed costs, and not by much for so small a cluster.
+    let rto = on_primary.sample("wald_rto_estimate_seconds").context("an estimate")?;
+    assert!((120.0..300.0).contains(&rto), "{rto}");
+    Ok(())
+}
+
+#[test]
+fn what_alerts_and_dashboard_name_is_served_by_running_agents_and_promtool_likes_it() -> Result<()> {
+    let [here, there] = free_addresses()?;
+    let cluster = Plot::small().cluster.setting("max_slot_wal_keep_size = '256MB'");
+    let cluster: ClusterOptions = cluster.setting("archive_timeout = 60");
+    let scene = Scene::open(Plot { cluster, settings: listening_on(here), on_s3: true })?;
+    let (_standby, _other) = standby(&scene, there)?;
+    scene.write_segments(1)?;
+    for command in ["backup", "verify", "expire"] {
+        scene.agent.succeed(&[command])?;
+    }
+    leave_records(&scene)?;
 
     let wanted: BTreeSet<String> =
         named_by_alerts(&read("alerts.yml")?).into_iter().chain(named_by_dashboard()?).collect();
@@ -247,17 +268,7 @@ fn what_alerts_and_dashboard_name_is_served_by_running_agents_and_promtool_likes
     ] {
         assert_eq!(on_standby.sample(series), Some(value), "{series} in\n{}", on_standby.body);
     }
-    // The lock of the newest backup reaches as far as new locks do.
-    let horizon = on_primary.sample("wald_lock_horizon_timestamp_seconds").context("a horizon")?;
-    let end = on_primary.sample("wald_last_backup_end_timestamp_seconds").context("an end")?;
-    assert!((6.9..7.2).contains(&((horizon - end) / 86_400.0)), "{horizon} {end}");
-    let from = on_primary.sample("wald_recovery_window_start_timestamp_seconds").context("a start")?;
-    let until = on_primary.sample("wald_recovery_window_end_timestamp_seconds").context("an end")?;
-    assert!(from <= until && (end - from).abs() < 60.0, "{from} {until} {end}");
-    // More than the fixed costs, and not by much for so small a cluster.
-    let rto = on_primary.sample("wald_rto_estimate_seconds").context("an estimate")?;
-    assert!((120.0..300.0).contains(&rto), "{rto}");
-    Ok(())
+    of_the_backup(&on_primary)
 }
 
 /// Empty while the agent does not listen yet.

@@ -235,7 +235,8 @@ fn what_alerts_and_dashboard_name_is_served_by_running_agents_and_promtool_likes
         let names: BTreeSet<String> =
             [here, there].iter().flat_map(|address| served(&page(*address))).collect();
         missing = wanted.difference(&names).cloned().collect();
-        Ok(missing.is_empty())
+        let measured = get(here, "/metrics")?.sample("wald_rto_rate_is_measured{phase=\"restore\"}");
+        Ok(missing.is_empty() && measured == Some(1.0))
     });
     all_served.with_context(|| format!("nobody serves {missing:?}"))?;
 

@@ -135,7 +135,7 @@ fn expressions(value: &Value, found: &mut Vec<String>) {
 
 fn named_by_dashboard() -> Result<BTreeSet<String>> {
     let dashboard: Value = serde_json::from_str(&read("dashboard.json")?).context("dashboard.json")?;
-    assert_eq!(dashboard["title"], "DB & WAL");
+    assert_eq!(dashboard.get("title"), Some(&"DB & WAL".into()));
     let mut found = Vec::new();
     expressions(&dashboard, &mut found);
     assert!(found.len() > 20, "{found:?}");
@@ -183,7 +183,9 @@ fn standby(scene: &Scene, address: SocketAddr) -> Result<(Cluster, Agent)> {
 fn leave_records(scene: &Scene) -> Result<()> {
     // What the commands that are under way leave on the disk.
     let controls = scene.sandbox.dir("wald-state/controls")?;
-    for (name, journal) in [("boost", r#"{"state":"active"}"#), ("promotion", r#"{"step":"fence"}"#)] {
+    let boost = r#"{"since":"2026-01-01T00:00:00Z","until":"2026-01-01T02:00:00Z"}"#;
+    let promotion = r#"{"ended":null,"steps":[{"act":"fence"}]}"#;
+    for (name, journal) in [("boost", boost), ("promotion", promotion)] {
         let path = controls.join(format!("{name}.json"));
         fs::write(&path, journal)?;
         scene.sandbox.account().own(&path)?;

@@ -101,6 +101,7 @@ figures! {
 
     BOOST_ACTIVE = Gauge "wald_boost_active" [] "1 while autovacuum is boosted";
     BOOST_SINCE = Gauge "wald_boost_changed_timestamp_seconds" [] "When the journal of the boost was last written";
+    BOOST_UNTIL = Gauge "wald_boost_until_timestamp_seconds" [] "When the boost is to be taken back";
     PROMOTION_ACTIVE = Gauge "wald_promotion_in_progress" [] "1 while a promotion has begun and is neither finished nor taken back";
     PROMOTION_SINCE = Gauge "wald_promotion_changed_timestamp_seconds" [] "When the journal of the promotion was last written";
     PROMOTION_STEP = Gauge "wald_promotion_step_info" ["step"] "1, with the step at which the promotion is";

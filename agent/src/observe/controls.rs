@@ -21,8 +21,12 @@ const STEP_CHARS_MAX: usize = 40;
 struct Journal {
     /// When it was last written.
     changed_at: Option<Timestamp>,
+    /// When what it speaks of is to end by itself.
+    until: Option<Timestamp>,
     /// What it says of itself, as far as that can be read.
     step: String,
+    /// Whether what it speaks of is over: the journal of a promotion stays until the next one.
+    is_over: bool,
 }
 
 impl Journal {
@@ -31,23 +35,22 @@ impl Journal {
         let changed_at = std::fs::metadata(file.path()).ok()?.modified().ok();
         let changed_at = changed_at.and_then(|changed_at| Timestamp::try_from(changed_at).ok());
         // One that can't be understood is under way, until somebody has looked.
-        let step = file.read::<Value>().ok().flatten().as_ref().and_then(step);
-        Some(Self { changed_at, step: step.unwrap_or_else(|| "unknown".to_owned()) })
-    }
-
-    fn is_over(&self) -> bool {
-        matches!(
-            self.step.as_str(),
-            "done" | "finished" | "completed" | "aborted" | "reverted" | "rolled_back"
-        )
+        let journal = file.read::<Value>().ok().flatten().unwrap_or_default();
+        Some(Self {
+            changed_at,
+            until: journal.get("until").and_then(Value::as_str).and_then(|until| until.parse().ok()),
+            step: step(&journal).unwrap_or_else(|| "unknown".to_owned()),
+            is_over: journal.get("ended").is_some_and(|ended| !ended.is_null()),
+        })
     }
 }
 
-/// A word in `state`, else in `step`; an over `state` outweighs a step.
+/// The last step that was begun, as a word.
 fn step(journal: &Value) -> Option<String> {
-    let word = |key| journal.get(key).and_then(Value::as_str).map(str::to_owned);
-    let found = word("state").or_else(|| word("step"))?;
-    let plain = found.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' });
+    let last = journal.get("steps")?.as_array()?.last()?.get("act")?;
+    // A step with particulars is written as an object with its name for the only key.
+    let name = last.as_str().or_else(|| last.as_object()?.keys().next().map(String::as_str))?;
+    let plain = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' });
     Some(plain.take(STEP_CHARS_MAX).collect())
 }
 
@@ -66,12 +69,13 @@ pub(super) async fn watch(at: Observatory) {
 
 fn publish(at: &Observatory, boost: Option<Journal>, promotion: Option<Journal>) {
     let (boost, promotion) =
-        (boost.filter(|journal| !journal.is_over()), promotion.filter(|journal| !journal.is_over()));
+        (boost.filter(|journal| !journal.is_over), promotion.filter(|journal| !journal.is_over));
     let mut seen = Seen::default();
     let active = |journal: &Option<Journal>| if journal.is_some() { 1.0 } else { 0.0 };
     let since = |journal: &Option<Journal>| journal.as_ref()?.changed_at.map(seconds);
     seen.set(&figures::BOOST_ACTIVE, active(&boost));
     seen.set_known(&figures::BOOST_SINCE, since(&boost));
+    seen.set_known(&figures::BOOST_UNTIL, boost.as_ref().and_then(|boost| boost.until).map(seconds));
     seen.set(&figures::PROMOTION_ACTIVE, active(&promotion));
     seen.set_known(&figures::PROMOTION_SINCE, since(&promotion));
     if let Some(promotion) = &promotion {
@@ -87,21 +91,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_journal_is_under_way_until_it_says_that_it_is_over() {
+    fn a_journal_is_under_way_until_it_says_that_it_has_ended() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Journal::read(dir.path(), PROMOTION), None);
         let file = StateFile::below(dir.path(), PROMOTION);
-        for (value, step, over) in [
-            (serde_json::json!({ "step": "Fence" }), "fence", false),
-            (serde_json::json!({ "state": "done", "step": "report" }), "done", true),
+        let steps = serde_json::json!([{ "act": "check" }, { "act": { "Route-Away": 1 } }]);
+        for (value, step, is_over) in [
+            (serde_json::json!({ "ended": null, "steps": steps }), "route_away", false),
+            (serde_json::json!({ "ended": null, "steps": [] }), "unknown", false),
+            (
+                serde_json::json!({ "ended": { "promoted": true }, "steps": [{ "act": "report" }] }),
+                "report",
+                true,
+            ),
             (serde_json::json!({ "other": 1 }), "unknown", false),
         ] {
             file.replace(&value).unwrap();
             let journal = Journal::read(dir.path(), PROMOTION).unwrap();
-            assert_eq!((journal.step.as_str(), journal.is_over()), (step, over));
+            assert_eq!((journal.step.as_str(), journal.is_over), (step, is_over));
             assert!(journal.changed_at.is_some());
         }
         std::fs::write(file.path(), b"{").unwrap();
-        assert_eq!(Journal::read(dir.path(), PROMOTION).unwrap().step, "unknown");
+        let damaged = Journal::read(dir.path(), PROMOTION).unwrap();
+        assert_eq!((damaged.step.as_str(), damaged.is_over), ("unknown", false));
+    }
+
+    #[test]
+    fn a_boost_says_until_when() {
+        let dir = tempfile::tempdir().unwrap();
+        let boost = serde_json::json!({ "since": "2026-01-01T00:00:00Z", "until": "2026-01-01T02:00:00Z" });
+        StateFile::below(dir.path(), BOOST).replace(&boost).unwrap();
+        let journal = Journal::read(dir.path(), BOOST).unwrap();
+        assert_eq!(journal.until, "2026-01-01T02:00:00Z".parse().ok());
+        assert!(!journal.is_over);
     }
 }

@@ -1,3 +1,5 @@
+//! Lag as it is judged: by one sample, and by several that follow each other.
+
 use super::*;
 
 const LIMITS: Thresholds = Thresholds { warning: Duration::from_secs(5), critical: Duration::from_secs(30) };

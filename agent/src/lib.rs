@@ -6,6 +6,8 @@
 pub mod cli;
 pub mod config;
 pub mod supervise;
+pub mod http;
+pub mod observe;
 pub mod server;
 pub mod status;
 
@@ -29,6 +31,7 @@ pub mod stored;
 pub mod codec;
 pub mod store;
 pub mod metrics;
+pub mod rates;
 pub mod runs;
 pub mod fs;
 pub mod rate;

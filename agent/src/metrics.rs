@@ -2,17 +2,57 @@
 //!
 //! Names follow Prometheus' conventions; labels are closed sets, never segment names.
 
+mod board;
+pub mod figures;
 mod last_runs;
+mod tries;
 
+use crate::store::TryCounts;
+use board::{Board, Posted};
+use jiff::Timestamp;
 use last_runs::LastRunsCollector;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use std::path::Path;
+use std::sync::{Arc, Once};
 use std::time::Duration;
+use tries::TriesCollector;
 use wald_core::outcome::RestoreFinding;
+
+pub use board::{Observer, Seen};
+
+/// In seconds: from a segment of noise on a near disk to `archive.timeout`.
+const ARCHIVE_BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+const FINDINGS: [RestoreFinding; 5] = [
+    RestoreFinding::Placed,
+    RestoreFinding::Absent,
+    RestoreFinding::Unreachable,
+    RestoreFinding::Corrupt,
+    RestoreFinding::Failed,
+];
+
+const fn finding_name(finding: RestoreFinding) -> &'static str {
+    match finding {
+        RestoreFinding::Placed => "placed",
+        RestoreFinding::Absent => "absent",
+        RestoreFinding::Unreachable => "unreachable",
+        RestoreFinding::Corrupt => "corrupt",
+        RestoreFinding::Failed => "failed",
+    }
+}
+
+/// A time as Prometheus has it: seconds since 1970.
+pub fn seconds(at: Timestamp) -> f64 {
+    at.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
+}
 
 /// The agent's counters.
 pub struct Metrics {
     registry: Registry,
+    board: Arc<Board>,
+    last_archived: Gauge,
+    last_archived_is_known: Once,
+    is_failing: IntGauge,
     archived_files: IntCounter,
     archived_bytes: IntCounter,
     stored_bytes: IntCounter,
@@ -35,17 +75,40 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let archive_seconds = Histogram::with_opts(HistogramOpts::new(
-            "wald_archive_seconds",
-            "Time from reading a WAL file to the repository's confirmation",
-        ))?;
+        let archive_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "wald_archive_seconds",
+                "Time from reading a WAL file to the repository's confirmation",
+            )
+            .buckets(ARCHIVE_BUCKETS.to_vec()),
+        )?;
         registry.register(Box::new(archive_seconds.clone()))?;
         let restore_requests = IntCounterVec::new(
             Opts::new("wald_restore_requests_total", "Requests for WAL files by what came of them"),
             &["finding"],
         )?;
         registry.register(Box::new(restore_requests.clone()))?;
+        // From the start on: a rate begins with the first sample, and the first damage must count.
+        for finding in FINDINGS {
+            restore_requests.with_label_values(&[finding_name(finding)]);
+        }
+        // Registered with the first value: 0 would read as 1970.
+        let last_archived = Gauge::new(
+            "wald_archive_last_archived_timestamp_seconds",
+            "When this agent last told PostgreSQL that a WAL file is archived",
+        )?;
+        let is_failing = IntGauge::new(
+            "wald_archive_failing",
+            "1 if the last request to archive a file was answered \"try again\", else 0",
+        )?;
+        registry.register(Box::new(is_failing.clone()))?;
+        let board = Arc::new(Board::new()?);
+        registry.register(Box::new(Posted(Arc::clone(&board))))?;
         Ok(Self {
+            board,
+            last_archived,
+            last_archived_is_known: Once::new(),
+            is_failing,
             archived_files: counter("wald_archived_files_total", "WAL files confirmed by the repository")?,
             archived_bytes: counter("wald_archived_bytes_total", "Their bytes as PostgreSQL wrote them")?,
             stored_bytes: counter("wald_archive_stored_bytes_total", "Their bytes as stored")?,
@@ -79,6 +142,27 @@ impl Metrics {
         Ok(self)
     }
 
+    /// The same with the repository's failed tries.
+    pub fn with_tries(self, counts: TryCounts) -> Result<Self, prometheus::Error> {
+        self.registry.register(Box::new(TriesCollector::new(counts)?))?;
+        Ok(self)
+    }
+
+    /// An observer looked: what it saw takes the place of what it saw before.
+    pub fn publish(&self, observer: Observer, seen: Seen) {
+        self.board.publish(observer, seen);
+    }
+
+    /// PostgreSQL was told that a file is archived.
+    pub fn acknowledged(&self, now: Timestamp) {
+        self.is_failing.set(0);
+        self.last_archived.set(seconds(now));
+        self.last_archived_is_known.call_once(|| {
+            // Its name is its own, so nothing can be in its way.
+            let _ = self.registry.register(Box::new(self.last_archived.clone()));
+        });
+    }
+
     /// A file of `raw` bytes was confirmed as an object of `stored` bytes.
     pub fn archived(&self, raw: u64, stored: u64, took: Duration) {
         self.archived_files.inc();
@@ -90,6 +174,7 @@ impl Metrics {
     /// A request was answered "try again".
     pub fn archive_failed(&self) {
         self.archive_failures.inc();
+        self.is_failing.set(1);
     }
 
     /// A file was acknowledged unarchived.
@@ -109,14 +194,7 @@ impl Metrics {
 
     /// A request for a WAL file was answered.
     pub fn restore_answered(&self, finding: RestoreFinding) {
-        let finding = match finding {
-            RestoreFinding::Placed => "placed",
-            RestoreFinding::Absent => "absent",
-            RestoreFinding::Unreachable => "unreachable",
-            RestoreFinding::Corrupt => "corrupt",
-            RestoreFinding::Failed => "failed",
-        };
-        self.restore_requests.with_label_values(&[finding]).inc();
+        self.restore_requests.with_label_values(&[finding_name(finding)]).inc();
     }
 
     /// `bytes` of WAL were placed.
@@ -143,6 +221,11 @@ impl Metrics {
     pub fn archive_totals(&self) -> (u64, u64, u64, u64) {
         let failures = self.archive_failures.get();
         (self.archived_files.get(), self.archived_bytes.get(), self.stored_bytes.get(), failures)
+    }
+
+    /// Bytes of WAL handed to PostgreSQL.
+    pub fn restored_bytes_total(&self) -> u64 {
+        self.restored_bytes.get()
     }
 
     /// Requests found in the spool, and those that waited for a fetch on its way.

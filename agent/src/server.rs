@@ -140,6 +140,7 @@ impl Server {
         match archiver.archive(path).await {
             Ok(durable) => {
                 let file = durable.file();
+                self.metrics.acknowledged(self.clock.now());
                 self.update(|status, now| status.archived(file, now));
                 tracing::info!(%file, blake3 = %durable.raw_blake3(), stored_bytes = durable.stored_bytes(), "archived");
                 durable.into()

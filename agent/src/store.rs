@@ -49,6 +49,7 @@ mod judge;
 mod s3_answer;
 
 mod trial;
+mod tries;
 
 pub mod fault;
 
@@ -66,6 +67,7 @@ pub use read::ObjectStream;
 pub use sameness::Sameness;
 pub use secrets::AwsEnvironment;
 pub use trial::Flaw;
+pub use tries::{TryCause, TryCounts};
 pub use upload::Upload;
 pub use versions::{Deletion, ObjectVersion, PendingUpload, VersionId, VersionKind};
 

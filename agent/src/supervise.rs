@@ -11,8 +11,10 @@ use crate::backup::BackupOptions;
 use crate::clock::Clock;
 use crate::codec::{Codec, Niceness};
 use crate::fs::FsError;
+use crate::http::{HttpOptions, Pages};
 use crate::mend::Mender;
 use crate::metrics::Metrics;
+use crate::observe::{Observatory, ObserveOptions};
 use crate::repository::{Repository, RepositoryError};
 use crate::restore::look_ahead::Restorer;
 use crate::restore::spool::Spool;
@@ -50,6 +52,10 @@ pub struct AgentOptions {
     pub restore: RestoreOptions,
     /// How nice the threads are that hash and compress.
     pub niceness: Niceness,
+    /// Where metrics are served; nowhere, and nothing is looked at for them, where absent.
+    pub http: Option<HttpOptions>,
+    /// What is looked at for them.
+    pub observe: ObserveOptions,
 }
 
 /// Why the agent ended.
@@ -82,8 +88,12 @@ pub async fn run(options: AgentOptions, clock: Clock) -> Result<(), AgentError> 
     // patience has not begun, but do the work themselves.
     let name = SocketLock::take(&options.socket)?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let metrics = metrics(&options).map_err(|error| system(&error))?;
+    let status = Arc::new(Mutex::new(AgentStatus::new(clock.now())));
+    // Before the repository answers: an outage at start is when somebody looks.
+    let observatory = eyes(&options, clock, &metrics, &status, &tasks, &stop);
     let started = tokio::select! {
-        server = start(&options, clock, &tasks, &stop) => Some(server?),
+        server = start(&options, clock, (metrics, status), &tasks, &stop) => Some(server?),
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
@@ -91,6 +101,9 @@ pub async fn run(options: AgentOptions, clock: Clock) -> Result<(), AgentError> 
     let listener = name.listen(&options.allow_uids)?;
     tasks.spawn(server.restorer.clone().tidy_up(stop.clone()));
     let mut serving = tokio::spawn(serve(listener, Arc::new(server), stop.clone(), tasks.clone()));
+    if let Some(observatory) = observatory {
+        observatory.serving();
+    }
     notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("serving")]);
     tracing::info!(socket = %options.socket.display(), "the agent is ready");
     tokio::select! {
@@ -111,15 +124,40 @@ pub async fn run(options: AgentOptions, clock: Clock) -> Result<(), AgentError> 
     Ok(())
 }
 
+fn metrics(options: &AgentOptions) -> Result<Arc<Metrics>, prometheus::Error> {
+    let metrics = Metrics::new()?.with_runs_below(&options.state_dir)?;
+    Ok(Arc::new(metrics.with_tries(options.repository.tries.clone())?))
+}
+
+/// Begins to look around and to serve what was seen, where that is wanted.
+fn eyes(
+    options: &AgentOptions,
+    clock: Clock,
+    metrics: &Arc<Metrics>,
+    status: &Arc<Mutex<AgentStatus>>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Option<Observatory> {
+    let http = options.http.clone()?;
+    let observatory = Observatory::open(options.observe.clone(), Arc::clone(metrics), clock, tasks, stop);
+    let pages = Pages {
+        metrics: Arc::clone(metrics),
+        observatory: observatory.clone(),
+        status: Arc::clone(status),
+        state_dir: options.state_dir.clone(),
+        clock,
+    };
+    tasks.spawn(crate::http::serve(http, pages, stop.clone(), tasks.clone()));
+    Some(observatory)
+}
+
 async fn start(
     options: &AgentOptions,
     clock: Clock,
+    (metrics, status): (Arc<Metrics>, Arc<Mutex<AgentStatus>>),
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Server, AgentError> {
-    let metrics = Metrics::new().and_then(|metrics| metrics.with_runs_below(&options.state_dir));
-    let metrics = metrics.map_err(|error| AgentError::System(error.to_string()))?;
-    let metrics = Arc::new(metrics);
     let codec = Codec::start(options.niceness).map_err(|error| AgentError::System(error.to_string()))?;
     let spool = Spool::take(&options.restore.spool_dir).map_err(AgentError::Spool)?;
     let repository = Repository::open_patiently(&options.repository, waiting).await?;
@@ -148,7 +186,6 @@ async fn start(
     }
     let restore = Restore::new(repository, codec, options.restore.clone(), Arc::clone(&metrics));
     let restorer = Restorer::new(restore, spool, tasks.clone(), stop.clone());
-    let status = Arc::new(Mutex::new(AgentStatus::new(clock.now())));
     Ok(Server { archiver, guard, restorer, metrics, status, clock })
 }
 

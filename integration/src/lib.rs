@@ -16,6 +16,7 @@ pub mod run;
 pub mod sandbox;
 
 pub mod certificate;
+pub mod http_client;
 pub mod fault_proxy;
 pub mod postgres;
 pub mod s3_client;

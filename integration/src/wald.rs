@@ -130,7 +130,9 @@ impl Wald {
             .or_text("cluster", "connection", cluster.connection())
             .or_text("agent", "socket", socket.to_string_lossy())
             .or_text("agent", "state_dir", state.to_string_lossy())
-            .or_text("restore", "spool_dir", state.join("spool").to_string_lossy());
+            .or_text("restore", "spool_dir", state.join("spool").to_string_lossy())
+            // Suites run side by side, and most of them look at no metrics.
+            .or_text("http", "listen", "none");
         let mut environment = Vec::new();
         if let Place::Bucket { endpoint, credentials, .. } = place {
             settings = settings.or_text("repository", "endpoint", endpoint);

@@ -38,6 +38,9 @@ fn the_example_holds_known_keys_only_and_its_defaults_are_the_defaults() -> Resu
         "#path_style",
         "#max_bytes",
         "#rate_max",
+        "#tls_cert",
+        "#tls_key",
+        "#basic_auth_file",
     ];
     let uncommented = |keep: &dyn Fn(&str) -> bool| {
         let lines = example.lines().map(|line| match line.strip_prefix('#') {

@@ -76,6 +76,10 @@ pub mod ledger;
 pub mod recovery_plan;
 #[cfg(feature = "formats")]
 pub mod retention;
+#[cfg(feature = "formats")]
+pub mod lag;
+#[cfg(feature = "formats")]
+pub mod rto;
 
 pub mod sequence;
 pub mod queue;

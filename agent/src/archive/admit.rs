@@ -160,6 +160,17 @@ impl PgWal {
         self.path.join(ready_mark(file)).exists()
     }
 
+    /// Since when the file waits: PostgreSQL makes the mark when the file is complete.
+    pub fn ready_since(&self, file: WalFile) -> Option<jiff::Timestamp> {
+        let made = std::fs::metadata(self.path.join(ready_mark(file))).ok()?.modified().ok()?;
+        jiff::Timestamp::try_from(made).ok()
+    }
+
+    /// The file's size.
+    pub fn size_of(&self, file: WalFile) -> Option<u64> {
+        Some(std::fs::metadata(self.path_of(file)).ok()?.len())
+    }
+
     /// The marks of all files that wait to be archived: how many, and the oldest segment.
     pub fn backlog(&self) -> Result<Backlog, FsError> {
         let status = self.path.join("archive_status");

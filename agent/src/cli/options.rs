@@ -6,6 +6,8 @@ use crate::backup::{BackupOptions, CheckpointMode};
 use crate::codec::Niceness;
 use crate::codec::seal::Effort;
 use crate::config::{Checkpoint, Compression, Config};
+use crate::http::HttpOptions;
+use crate::observe::ObserveOptions;
 use crate::restore::RestoreOptions;
 use crate::retain::RetainOptions;
 use crate::supervise::AgentOptions;
@@ -14,6 +16,7 @@ use jiff::SignedDuration;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use wald_core::backup_id::BackupId;
+use wald_core::lag::Thresholds;
 use wald_core::retention::Policy;
 use wald_core::sequence::Limits;
 
@@ -60,7 +63,24 @@ pub(super) fn agent(config: &Config) -> AgentOptions {
         state_dir: config.agent.state_dir.clone(),
         restore: restore(config),
         niceness: niceness(config),
+        http: http(config),
+        observe: ObserveOptions {
+            data_dir: config.cluster.data_dir.clone(),
+            connection: config.cluster.connection.clone(),
+            state_dir: config.agent.state_dir.clone(),
+            repository: config.repository.clone(),
+            thresholds: lag(config),
+        },
     }
+}
+
+fn http(config: &Config) -> Option<HttpOptions> {
+    let http = &config.http;
+    Some(HttpOptions {
+        listen: http.listen?,
+        tls: http.tls.clone(),
+        basic_auth_file: http.basic_auth_file.clone(),
+    })
 }
 
 pub(super) fn niceness(config: &Config) -> Niceness {
@@ -112,6 +132,10 @@ pub(super) fn retain(config: &Config) -> RetainOptions {
         lock: config.repository.lock,
         requests: EXPIRE_REQUESTS,
     }
+}
+
+pub(super) fn lag(config: &Config) -> Thresholds {
+    Thresholds { warning: config.lag.warning, critical: config.lag.critical }
 }
 
 /// The I/O runtime.

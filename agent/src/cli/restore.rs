@@ -4,11 +4,14 @@ use super::options;
 use super::run::Failure;
 use crate::clock::Clock;
 use crate::config::{Config, DEFAULT_PATH};
-use crate::recover::{self, Invocation, Progress, RestoreArgs};
+use crate::explain::chain;
+use crate::rates::{self, Phase};
+use crate::recover::{self, Invocation, Progress, RecoverReport, RestoreArgs};
 use crate::repository::Repository;
 use crate::store::Store;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use wald_core::rto::MeasuredRate;
 
 /// Plans and carries out a restore.
 pub(super) fn restore(config: &Config, args: &RestoreArgs) -> Result<u8, Failure> {
@@ -26,8 +29,19 @@ pub(super) fn restore(config: &Config, args: &RestoreArgs) -> Result<u8, Failure
         if args.dry_run {
             print!("{}", recover::plan(&repository, &options, now).await?);
         } else {
-            print!("{}", recover::run(&repository, &options, now, Progress::on_terminal()).await?);
+            let report = recover::run(&repository, &options, now, Progress::on_terminal()).await?;
+            remember_rate(config, &report);
+            print!("{report}");
         }
         Ok(0)
     })
+}
+
+/// For the estimate of how long the next recovery takes; of no importance to this one.
+fn remember_rate(config: &Config, report: &RecoverReport) {
+    let rate = MeasuredRate::new(Clock::System.now(), report.bytes, report.took);
+    let Some(rate) = rate else { return };
+    if let Err(error) = rates::record(&config.agent.state_dir, Phase::Restore, &rate) {
+        tracing::warn!(error = %chain(&error), "the measured rate of this restore is not kept");
+    }
 }

@@ -11,6 +11,7 @@ use crate::recover::RecoverError;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use wald_client::shim::say;
+use wald_core::lag::Severity;
 
 /// Any failure of a command; it is shown once, in `run`.
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -33,7 +34,12 @@ pub fn run(cli: &Cli) -> ExitCode {
             Ok(code) => code,
             Err(error) => {
                 say(&shown(error.as_ref()));
-                if is_misuse(error.as_ref()) { MISUSED } else { FAILED }
+                match command {
+                    // 1 and 2 would read as a warning and as critical.
+                    Command::Lag(args) if args.is_check() => Severity::Unknown.exit_code(),
+                    _ if is_misuse(error.as_ref()) => MISUSED,
+                    _ => FAILED,
+                }
             }
         },
     };

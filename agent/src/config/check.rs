@@ -4,7 +4,7 @@
 use super::amount::{parse_bytes, parse_duration};
 use super::raw::RawConfig;
 use super::{Agent, Archive, Backup, Checkpoint, Cluster, Compression, Config, Restore, Retention, Verify};
-use crate::store::{AwsEnvironment, S3Options, StoreOptions};
+use crate::store::{AwsEnvironment, S3Options, StoreOptions, TryCounts};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -146,7 +146,7 @@ impl Checker {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 /// A hundred years, which is the longest that S3 locks an object.
 const WINDOW_DAYS_MAX: u32 = 36_500;
 
@@ -256,6 +256,7 @@ fn repository(checker: &mut Checker, raw: super::raw::RawRepository, window_days
             Duration::from_secs(30),
             HOUR,
         ),
+        tries: TryCounts::default(),
     }
 }
 

@@ -4,8 +4,8 @@
 //! Invariant: a run that never was, or whose record can't be read, has no sample; an alert on its
 //! age must therefore treat absence as bad (`absent(...)`).
 
+use super::seconds;
 use crate::runs::{self, RunEnd, RunKind};
-use jiff::Timestamp;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Opts};
@@ -69,10 +69,6 @@ impl Collector for LastRunsCollector {
         }
         self.gauges().into_iter().flat_map(Collector::collect).collect()
     }
-}
-
-fn seconds(at: Timestamp) -> f64 {
-    at.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 
 use super::error::element;
 use super::s3_answer::DeleteMarked;
+use super::tries::{TryCause, TryCounts};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
@@ -61,6 +62,7 @@ pub(super) struct ConnectorSettings {
     pub(super) certificates: Vec<Certificate>,
     /// Whether the system's are trusted, and read at all.
     pub(super) system_certificates: bool,
+    pub(super) tries: TryCounts,
 }
 
 impl ConnectorSettings {
@@ -102,7 +104,12 @@ impl HttpConnector for Connector {
         let request_timeout = self.settings.request_timeout;
         let reading = built(self.settings.client(allow_http).timeout(request_timeout))?;
         let writing = built(self.settings.client(allow_http))?;
-        let client = HttpClient::new(Guarded { reading, writing, request_timeout });
+        let client = HttpClient::new(Guarded {
+            reading,
+            writing,
+            request_timeout,
+            tries: self.settings.tries.clone(),
+        });
         made.push((allow_http, client.clone()));
         Ok(client)
     }
@@ -115,12 +122,21 @@ struct Guarded {
     /// Without one: it is set for each request here.
     writing: HttpClient,
     request_timeout: Duration,
+    tries: TryCounts,
 }
 
 #[async_trait]
 impl HttpService for Guarded {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let answer = self.answer(request).await?;
+        let answer = self.answer(request).await;
+        let failed = match &answer {
+            Ok(answer) => TryCause::of_status(answer.status().as_u16()),
+            Err(error) => Some(TryCause::of_error(error)),
+        };
+        if let Some(cause) = failed {
+            self.tries.add(cause);
+        }
+        let answer = answer?;
         if is_delete_marked(&answer) {
             // Asking again would not help: this kind is not.
             return Err(HttpError::new(HttpErrorKind::Decode, DeleteMarked));

@@ -4,6 +4,7 @@
 
 use super::error::StoreError;
 use super::secrets::AwsEnvironment;
+use super::tries::TryCounts;
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
@@ -25,6 +26,8 @@ pub struct StoreOptions {
     pub request_timeout: Duration,
     /// How long failed requests are tried again before the failure is reported.
     pub retry_timeout: Duration,
+    /// Where tries that came to nothing are counted.
+    pub tries: TryCounts,
 }
 
 /// The particulars of an S3 server.
@@ -61,6 +64,7 @@ impl StoreOptions {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(60),
             retry_timeout: Duration::from_secs(30),
+            tries: TryCounts::default(),
         }
     }
 }

@@ -201,6 +201,7 @@ fn connector(options: &StoreOptions) -> Result<Connector, String> {
         request_timeout: options.request_timeout,
         certificates,
         system_certificates: !plain,
+        tries: options.tries.clone(),
     }))
 }
 

@@ -10,3 +10,10 @@ pub mod consent;
 pub mod audit;
 pub mod state_file;
 pub mod role;
+pub mod claim;
+
+pub mod databases;
+pub mod vacuum;
+pub mod sessions;
+pub mod indexes;
+pub mod connections;

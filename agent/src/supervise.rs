@@ -10,6 +10,8 @@ use crate::archive::{Archive, ArchiveOptions};
 use crate::backup::BackupOptions;
 use crate::clock::Clock;
 use crate::codec::{Codec, Niceness};
+use crate::control::vacuum::boost::BoostOptions;
+use crate::control::vacuum::boost_keeper::BoostKeeper;
 use crate::fs::FsError;
 use crate::mend::Mender;
 use crate::metrics::Metrics;
@@ -46,6 +48,8 @@ pub struct AgentOptions {
     pub backup: Option<BackupOptions>,
     /// Where the journal of given-up WAL is kept.
     pub state_dir: PathBuf,
+    /// Whose vacuum boosts are taken back.
+    pub boost: BoostOptions,
     /// How WAL is served.
     pub restore: RestoreOptions,
     /// How nice the threads are that hash and compress.
@@ -82,6 +86,8 @@ pub async fn run(options: AgentOptions, clock: Clock) -> Result<(), AgentError> 
     // patience has not begun, but do the work themselves.
     let name = SocketLock::take(&options.socket)?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    // Before the repository is waited for: a boost must end in time whether that answers or not.
+    tasks.spawn(BoostKeeper::new(options.boost.clone(), clock).run(stop.clone()));
     let started = tokio::select! {
         server = start(&options, clock, &tasks, &stop) => Some(server?),
         _ = terminate.recv() => None,

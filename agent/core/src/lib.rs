@@ -86,6 +86,8 @@ pub mod bloat;
 #[cfg(feature = "formats")]
 pub mod tuning;
 #[cfg(feature = "formats")]
+pub mod boost;
+#[cfg(feature = "formats")]
 pub mod take_back;
 #[cfg(feature = "formats")]
 pub mod blockers;

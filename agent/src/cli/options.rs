@@ -6,6 +6,7 @@ use crate::backup::{BackupOptions, CheckpointMode};
 use crate::codec::Niceness;
 use crate::codec::seal::Effort;
 use crate::config::{Checkpoint, Compression, Config};
+use crate::control::vacuum::boost::BoostOptions;
 use crate::restore::RestoreOptions;
 use crate::retain::RetainOptions;
 use crate::supervise::AgentOptions;
@@ -58,9 +59,14 @@ pub(super) fn agent(config: &Config) -> AgentOptions {
         queue_max_bytes: config.archive.queue_max_bytes,
         backup: config.cluster.data_dir.clone().map(|data_dir| backup(config, data_dir)),
         state_dir: config.agent.state_dir.clone(),
+        boost: boost(config),
         restore: restore(config),
         niceness: niceness(config),
     }
+}
+
+pub(super) fn boost(config: &Config) -> BoostOptions {
+    BoostOptions { connection: config.cluster.connection.clone(), state_dir: config.agent.state_dir.clone() }
 }
 
 pub(super) fn niceness(config: &Config) -> Niceness {

@@ -38,6 +38,8 @@ fn the_example_holds_known_keys_only_and_its_defaults_are_the_defaults() -> Resu
         "#path_style",
         "#max_bytes",
         "#rate_max",
+        "#limit",
+        "#pgbouncer",
     ];
     let uncommented = |keep: &dyn Fn(&str) -> bool| {
         let lines = example.lines().map(|line| match line.strip_prefix('#') {

@@ -9,6 +9,7 @@ use crate::control::audit::AuditLog;
 use crate::control::consent::Consent;
 use crate::control::vacuum::boost::{self, BoostOptions, in_words};
 use crate::control::vacuum::boost_journal::Boost;
+use crate::control::vacuum::boost_revert::{self, TakenBack};
 use crate::explain::chain;
 use clap::Args;
 use serde::Serialize;
@@ -62,7 +63,7 @@ struct Outcome {
     /// The boost that is in force.
     boost: Option<Boost>,
     /// What was taken back.
-    taken_back: Option<Vec<boost::TakenBack>>,
+    taken_back: Option<Vec<TakenBack>>,
 }
 
 pub(super) fn boost(config: &Config, args: &BoostArgs) -> Result<u8, Failure> {
@@ -152,7 +153,7 @@ fn revert(args: &BoostArgs, boost_options: &BoostOptions, audit: &AuditLog) -> R
         return print(args, &Outcome { plan: None, boost: None, taken_back: None }, "no boost is in force");
     }
     Consent::from_flag(args.yes).obtain("takes the boost back")?;
-    let taken_back = options::runtime()?.block_on(boost::revert(boost_options, audit))?;
+    let taken_back = options::runtime()?.block_on(boost_revert::revert(boost_options, audit))?;
     let left = taken_back.iter().flatten().any(|setting| setting.left);
     print(args, &Outcome { plan: None, boost: None, taken_back }, "the boost is taken back")?;
     Ok(if left { 1 } else { 0 })

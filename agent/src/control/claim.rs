@@ -47,6 +47,18 @@ impl Claim {
     /// Takes the claim on `what`, such as "boost", below a state directory that must be there.
     pub fn take(state_dir: &Path, what: &'static str) -> Result<Self, ClaimError> {
         owned(state_dir)?;
+        Self::lock(state_dir, what)
+    }
+
+    /// The same to take something back, which root may do as well: who left it there made the files.
+    pub fn take_to_undo(state_dir: &Path, what: &'static str) -> Result<Self, ClaimError> {
+        if !rustix::process::geteuid().is_root() {
+            owned(state_dir)?;
+        }
+        Self::lock(state_dir, what)
+    }
+
+    fn lock(state_dir: &Path, what: &'static str) -> Result<Self, ClaimError> {
         let dir = state_dir.join("controls");
         fs::create_dir_all(&dir).map_err(|error| FsError::new("create", &dir, error))?;
         let path = dir.join(format!("{what}.lock"));

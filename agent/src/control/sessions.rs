@@ -3,11 +3,13 @@
 //!
 //! Invariant: nothing is changed here; ending sessions is in [`end`].
 
+pub mod horizon;
 pub mod end;
 mod print;
 
 use crate::control::databases::STATEMENT_TIMEOUT;
 use crate::database::{Database, DatabaseError, Right, value};
+use horizon::{Holder, Prepared};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,19 +38,6 @@ const SESSIONS_QUERY: &str = "\
            coalesce(r.rolsuper, false) AND current_setting('is_superuser') <> 'on' AS beyond \
     FROM pg_catalog.pg_stat_activity AS a LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = a.usesysid \
     WHERE a.pid <> pg_catalog.pg_backend_pid() ORDER BY a.pid";
-
-const PREPARED_QUERY: &str = "\
-    SELECT gid, owner::text AS owner, database::text AS database, pg_catalog.age(transaction)::int8 AS age, \
-           extract(epoch FROM pg_catalog.clock_timestamp() - prepared)::float8 AS seconds \
-    FROM pg_catalog.pg_prepared_xacts ORDER BY prepared";
-
-const SLOTS_QUERY: &str = "\
-    SELECT slot_name::text AS name, active, \
-           greatest(pg_catalog.age(xmin), pg_catalog.age(catalog_xmin))::int8 AS age \
-    FROM pg_catalog.pg_replication_slots WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL";
-
-/// So many holders of an old horizon are told.
-const HOLDERS_MAX: usize = 5;
 
 /// One process of the server.
 #[derive(Clone, Debug, Serialize)]
@@ -126,30 +115,6 @@ pub struct IdleInTransaction {
     pub kept: Option<&'static str>,
 }
 
-/// A prepared transaction.
-#[derive(Debug, Serialize)]
-pub struct Prepared {
-    /// Its name: `COMMIT PREPARED` or `ROLLBACK PREPARED` ends it, in its database.
-    pub gid: String,
-    /// Its owner.
-    pub owner: String,
-    /// Its database.
-    pub database: String,
-    /// In transaction ids.
-    pub age: i64,
-    /// In seconds.
-    pub seconds: f64,
-}
-
-/// What keeps dead rows from being removed.
-#[derive(Debug, Serialize)]
-pub struct Holder {
-    /// What it is, in words.
-    pub what: String,
-    /// How old its horizon is, in transaction ids.
-    pub age: i64,
-}
-
 /// All of it.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -178,8 +143,8 @@ pub async fn connect(connection: &str) -> Result<Database, DatabaseError> {
 pub async fn collect(database: &Database, idle_longer_than: Duration) -> Result<Report, DatabaseError> {
     let rows = database.query(ACTION, Right::Monitor, SESSIONS_QUERY, &[]).await?;
     let sessions: Vec<Session> = rows.iter().map(session).collect::<Result<_, _>>()?;
-    let prepared = prepared(database).await?;
-    let holders = holders(database, &sessions, &prepared).await?;
+    let prepared = horizon::prepared(database).await?;
+    let holders = horizon::holders(database, &sessions, &prepared).await?;
     let idle_longer_than_s = idle_longer_than.as_secs_f64();
     let idle = sessions.iter().filter(|session| session.slept_in_transaction_s() >= Some(idle_longer_than_s));
     let mut idle_in_transaction: Vec<IdleInTransaction> =
@@ -276,52 +241,4 @@ fn node(blocker: Blocker, by_pid: &BTreeMap<i32, &Session>) -> BlockerNode {
         shown_elsewhere: blocker.shown_elsewhere,
         waiting: blocker.waiting.into_iter().map(|below| node(below, by_pid)).collect(),
     }
-}
-
-async fn prepared(database: &Database) -> Result<Vec<Prepared>, DatabaseError> {
-    const ACTION: &str = "list prepared transactions";
-    let rows = database.query(ACTION, Right::Login, PREPARED_QUERY, &[]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Prepared {
-                gid: value(row, "gid", ACTION)?,
-                owner: value(row, "owner", ACTION)?,
-                database: value(row, "database", ACTION)?,
-                age: value(row, "age", ACTION)?,
-                seconds: value(row, "seconds", ACTION)?,
-            })
-        })
-        .collect()
-}
-
-async fn holders(
-    database: &Database,
-    sessions: &[Session],
-    prepared: &[Prepared],
-) -> Result<Vec<Holder>, DatabaseError> {
-    const ACTION: &str = "list replication slots";
-    let rows = database.query(ACTION, Right::Monitor, SLOTS_QUERY, &[]).await?;
-    let mut holders = Vec::new();
-    for row in &rows {
-        let (name, active): (String, bool) = (value(row, "name", ACTION)?, value(row, "active", ACTION)?);
-        let used = if active { "in use" } else { "NOT IN USE" };
-        let age: Option<i64> = value(row, "age", ACTION)?;
-        holders.push(Holder { what: format!("replication slot {name}, {used}"), age: age.unwrap_or(0) });
-    }
-    for session in sessions {
-        if let Some(age) = session.xmin_age {
-            let what = match session.backend_type.as_str() {
-                "walsender" => format!("a standby's feedback ({}, pid {})", session.application, session.pid),
-                _ => format!("{session}"),
-            };
-            holders.push(Holder { what, age });
-        }
-    }
-    for transaction in prepared {
-        let what = format!("prepared transaction {:?} in {}", transaction.gid, transaction.database);
-        holders.push(Holder { what, age: transaction.age });
-    }
-    holders.sort_by_key(|holder| std::cmp::Reverse(holder.age));
-    holders.truncate(HOLDERS_MAX);
-    Ok(holders)
 }

@@ -7,6 +7,7 @@ pub mod settings;
 pub mod transactions;
 pub mod tables;
 pub mod bloat;
+pub mod running;
 pub mod report;
 mod print;
 
@@ -17,4 +18,5 @@ pub mod tune_revert;
 pub mod server_settings;
 pub mod boost_journal;
 pub mod boost;
+pub mod boost_revert;
 pub mod boost_keeper;

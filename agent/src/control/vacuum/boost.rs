@@ -6,6 +6,7 @@
 //! since is left and said. So it can be repeated until it has succeeded once.
 
 use super::boost_journal::{Boost, BoostJournal, BoostedSetting};
+use super::boost_revert::undo;
 use super::server_settings::{alter, in_file, in_force, reload, same};
 use crate::clock::Clock;
 use crate::control::audit::{AuditLog, Stage, who};
@@ -14,16 +15,14 @@ use crate::control::databases::STATEMENT_TIMEOUT;
 use crate::database::{Database, DatabaseError, Right, value};
 use crate::fs::FsError;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use wald_core::boost::{BoostPlan, BoostRequest, BoostableSettings, plan};
-use wald_core::take_back::{TakeBack, take_back};
 
 /// What the audit log calls it.
-const COMMAND: &str = "wald vacuum boost";
-const APPLICATION: &str = "vacuum boost";
+pub(super) const COMMAND: &str = "wald vacuum boost";
+pub(super) const APPLICATION: &str = "vacuum boost";
 const ACTION: &str = "tell its settings";
 
 /// What a boost needs.
@@ -72,6 +71,9 @@ pub enum BoostError {
         /// Of the server.
         found: String,
     },
+    /// What was killed in the middle is not over yet.
+    #[error("a session that was changing settings is still at it: try again in a moment")]
+    Unsettled,
     /// ALTER SYSTEM and reload did nothing.
     #[error(
         "the server does not follow postgresql.auto.conf for {0}: is it on the server's command line, set for this role \
@@ -92,17 +94,6 @@ pub enum BoostError {
         #[source]
         source: Box<BoostError>,
     },
-}
-
-/// How one setting was taken back.
-#[derive(Debug, Serialize)]
-pub struct TakenBack {
-    /// Its name.
-    pub name: String,
-    /// What came of it, in words.
-    pub detail: String,
-    /// Whether somebody changed it since, so that it was left.
-    pub left: bool,
 }
 
 /// The boost that may be in force.
@@ -202,89 +193,6 @@ pub fn extend(
     Ok(boost)
 }
 
-/// Takes the boost back, whether its time is over or not. `None` where there is none.
-pub async fn revert(options: &BoostOptions, audit: &AuditLog) -> Result<Option<Vec<TakenBack>>, BoostError> {
-    let journal = BoostJournal::below(&options.state_dir);
-    if journal.read()?.is_none() {
-        return Ok(None);
-    }
-    let _claim = Claim::take(&options.state_dir, "boost")?;
-    // Under the claim again: it may have been taken back meanwhile.
-    let Some(boost) = journal.read()? else { return Ok(None) };
-    let session = Database::connect(&options.connection, APPLICATION, STATEMENT_TIMEOUT).await?;
-    let found = system_id(&session).await?;
-    if found != boost.system_id {
-        let path = journal.path().to_owned();
-        return Err(BoostError::Another { path, expected: boost.system_id, found });
-    }
-    undo(&session, &journal, &boost, audit).await.map(Some)
-}
-
-async fn undo(
-    session: &Database,
-    journal: &BoostJournal,
-    boost: &Boost,
-    audit: &AuditLog,
-) -> Result<Vec<TakenBack>, BoostError> {
-    // A log that can't be written does not keep a boost in force: that would be the worse harm.
-    let note = |stage, detail: &str| {
-        if let Err(error) = audit.write(COMMAND, stage, detail) {
-            tracing::error!(error = %crate::explain::chain(&error), "this is missing in the audit log: {detail}");
-        }
-    };
-    note(Stage::Intended, &format!("take back: {}", in_words(boost)));
-    let names: Vec<String> = boost.settings.iter().map(|setting| setting.name.clone()).collect();
-    let file = in_file(session, &names).await?;
-    let mut taken = Vec::new();
-    for setting in &boost.settings {
-        let now = file.get(&setting.name).map(String::as_str);
-        taken.push(one(session, setting, now).await?);
-    }
-    // Also where nothing was to be done: a crash may have come between the change and its reload.
-    let ended = |force: &BTreeMap<String, f64>| {
-        boost.settings.iter().zip(&taken).all(|(setting, taken)| taken.left || is_over(setting, force))
-    };
-    if !reload(session, &names, ended).await? {
-        return Err(BoostError::Overruled(names.join(", ")));
-    }
-    journal.remove()?;
-    let words: Vec<String> = taken.iter().map(|taken| format!("{} {}", taken.name, taken.detail)).collect();
-    note(Stage::Reverted, &words.join("; "));
-    Ok(taken)
-}
-
-async fn one(
-    session: &Database,
-    setting: &BoostedSetting,
-    now: Option<&str>,
-) -> Result<TakenBack, BoostError> {
-    let (detail, left) = match take_back(setting.before.as_deref(), &setting.ours, now) {
-        TakeBack::Nothing => ("was as before already".to_owned(), false),
-        TakeBack::Set(before) => {
-            alter(session, &setting.name, Some(before)).await?;
-            (format!("set to {before} again"), false)
-        }
-        TakeBack::Reset => {
-            alter(session, &setting.name, None).await?;
-            ("reset".to_owned(), false)
-        }
-        TakeBack::ChangedSince(now) => {
-            let now = now.map_or("was reset".to_owned(), |now| format!("was set to {now}"));
-            let before = setting.before.as_deref().unwrap_or("not set");
-            (format!("{now} by somebody since the boost, and is left so (before the boost: {before})"), true)
-        }
-    };
-    Ok(TakenBack { name: setting.name.clone(), detail, left })
-}
-
-/// Whether the boosted value is no longer in force. What is in force instead may have been changed
-/// in other files meanwhile.
-fn is_over(setting: &BoostedSetting, force: &BTreeMap<String, f64>) -> bool {
-    let now = force.get(&setting.name).copied();
-    let still = now.is_some_and(|now| same(now, setting.in_force_ours));
-    !still || same(setting.in_force_before, setting.in_force_ours)
-}
-
 /// The boost in one line.
 pub fn in_words(boost: &Boost) -> String {
     let settings: Vec<String> = boost
@@ -300,7 +208,7 @@ async fn connect(options: &BoostOptions) -> Result<Database, BoostError> {
     if session.facts().in_recovery { Err(BoostError::Standby) } else { Ok(session) }
 }
 
-async fn system_id(session: &Database) -> Result<String, DatabaseError> {
+pub(super) async fn system_id(session: &Database) -> Result<String, DatabaseError> {
     let query = "SELECT system_identifier::text AS id FROM pg_catalog.pg_control_system()";
     value(&session.query_one(ACTION, Right::Login, query, &[]).await?, "id", ACTION)
 }

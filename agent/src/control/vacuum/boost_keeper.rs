@@ -4,6 +4,7 @@
 //! Invariant: as long as the journal holds a boost whose time is over, taking it back is tried.
 
 use super::boost::{self, BoostError, BoostOptions};
+use super::boost_revert;
 use crate::clock::Clock;
 use crate::control::audit::AuditLog;
 use crate::explain::chain;
@@ -52,7 +53,7 @@ impl BoostKeeper {
         if !over {
             return Ok(false);
         }
-        let Some(taken) = boost::revert(&self.options, &self.audit).await? else { return Ok(false) };
+        let Some(taken) = boost_revert::revert(&self.options, &self.audit).await? else { return Ok(false) };
         for setting in taken {
             if setting.left {
                 tracing::warn!(setting = %setting.name, "{}", setting.detail);

@@ -1,7 +1,8 @@
 //! The report as a person reads it, and its warnings in words.
 
 use super::bloat::Method;
-use super::report::{Age, DatabaseReport, Report, ReportOptions, Running, TableReport};
+use super::report::{Age, DatabaseReport, Report, ReportOptions, TableReport};
+use super::running::Running;
 use std::fmt;
 use wald_core::freeze::{FreezeState, STOP_AGE};
 use wald_core::quantity::{Bytes, Count};
@@ -16,26 +17,41 @@ pub(super) fn warnings(databases: &[DatabaseReport], options: &ReportOptions) ->
     for database in databases {
         let place = format!("database {}", database.name);
         age_warning(&mut ages, &place, &database.freeze, &database.multixact, options);
-        for table in &database.tables {
+        let old = |table: &&TableReport| table.freeze.state.max(table.multixact.state) > FreezeState::Ok;
+        // Where a database is old most of its tables are; the first ones stand for all of them.
+        for table in database.tables.iter().filter(old).take(TABLES_SHOWN) {
             let place = format!("{}: {}", database.name, table.name);
             age_warning(&mut ages, &place, &table.freeze, &table.multixact, options);
-            if table.temporary && table.freeze.state > FreezeState::Ok {
-                rest.push(format!("{place} is a temporary table: only its session can freeze it; end that session, or drop the table"));
-            }
-            if table.vacuum_due && !table.autovacuum {
-                rest.push(format!("{place} needs a vacuum, and autovacuum is off for it"));
-            }
-            if let Some(percent) = bloated(table, options) {
-                rest.push(format!(
-                    "{place} is {percent:.0}% empty ({}): a VACUUM does not give that back; pg_repack on a replica and \
-                     then a switchover does (`wald promote`)",
-                    method(table)
-                ));
-            }
+        }
+        let more = database.tables.iter().filter(old).count().saturating_sub(TABLES_SHOWN);
+        if more > 0 {
+            ages.push((FreezeState::Ok, format!("{}: {more} more tables are old", database.name)));
+        }
+        for table in &database.tables {
+            table_warnings(&mut rest, &database.name, table, options);
         }
     }
     ages.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
     ages.into_iter().map(|(_, text)| text).chain(rest).collect()
+}
+
+fn table_warnings(into: &mut Vec<String>, database: &str, table: &TableReport, options: &ReportOptions) {
+    let place = format!("{database}: {}", table.name);
+    if table.temporary && table.freeze.state > FreezeState::Ok {
+        into.push(format!(
+            "{place} is a temporary table: only its session can freeze it; end that session, or drop the table"
+        ));
+    }
+    if table.vacuum_due && !table.autovacuum {
+        into.push(format!("{place} needs a vacuum, and autovacuum is off for it"));
+    }
+    if let Some(percent) = bloated(table, options) {
+        into.push(format!(
+            "{place} is {percent:.0}% empty ({}): a VACUUM does not give that back; pg_repack on a replica and \
+             then a switchover does (`wald promote`)",
+            method(table)
+        ));
+    }
 }
 
 fn age_warning(

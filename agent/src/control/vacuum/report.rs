@@ -4,12 +4,13 @@
 //! to be unknown, with the reason.
 
 use super::bloat::{self, Bloat, BloatOptions};
+use super::running::{self, Running};
 use super::settings::{self, Settings};
 use super::tables::{self, Table};
 use super::transactions;
 use crate::clock::Clock;
 use crate::control::databases::{self, DatabaseEntry, STATEMENT_TIMEOUT, Skipped};
-use crate::database::{Database, DatabaseError, Right, value};
+use crate::database::{Database, DatabaseError, Right};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -18,16 +19,6 @@ use wald_core::autovacuum::TableSettings;
 use wald_core::freeze::{FreezeLimits, FreezeState, Rate, STOP_AGE, days_until};
 
 const COMMAND: &str = "vacuum report";
-const ACTION: &str = "tell which vacuums are running";
-
-/// `pg_stat_progress_vacuum` knows a table by its oid; the name is only known in its database.
-const RUNNING_QUERY: &str = "\
-    SELECT p.pid, p.datname::text AS database, p.relid, p.phase, p.heap_blks_total, p.heap_blks_scanned, \
-           p.heap_blks_vacuumed, p.index_vacuum_count, a.query, \
-           coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start), 0)::float8 AS seconds \
-    FROM pg_catalog.pg_stat_progress_vacuum AS p \
-         LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = p.pid ORDER BY p.pid";
-
 /// What the report looks at.
 #[derive(Clone, Debug)]
 pub struct ReportOptions {
@@ -138,34 +129,6 @@ pub struct TableReport {
     pub bloat: Option<Bloat>,
 }
 
-/// A vacuum that runs.
-#[derive(Debug, Serialize)]
-pub struct Running {
-    /// Its process.
-    pub pid: i32,
-    /// Where.
-    pub database: String,
-    /// Its table.
-    #[serde(skip)]
-    pub oid: u32,
-    /// The same by name, once its database was looked at.
-    pub table: Option<String>,
-    /// As PostgreSQL calls it.
-    pub phase: String,
-    /// Pages of the table.
-    pub pages: i64,
-    /// Pages scanned.
-    pub pages_scanned: i64,
-    /// Pages vacuumed.
-    pub pages_vacuumed: i64,
-    /// Passes over the indexes; more than one means that the memory for dead rows was too small.
-    pub index_passes: i64,
-    /// Whether it prevents a wraparound, and so can't be cancelled by a lock.
-    pub for_wraparound: bool,
-    /// Since when, in seconds.
-    pub seconds: f64,
-}
-
 /// What all tables of a report are judged by.
 struct Judge<'a> {
     options: &'a ReportOptions,
@@ -199,7 +162,7 @@ pub async fn collect(options: &ReportOptions, clock: Clock) -> Result<Report, Da
                 .to_owned(),
         );
     }
-    let mut running = running(&session).await?;
+    let mut running = running::read(&session).await?;
     let entries = databases::list(&session, options.database.as_deref()).await?;
     // One session at a time is all that a report takes of max_connections.
     drop(session);
@@ -307,27 +270,4 @@ impl TableReport {
         let state = self.freeze.state.max(self.multixact.state);
         (state, self.vacuum_due, self.dead_rows.unwrap_or(0), self.bytes)
     }
-}
-
-async fn running(session: &Database) -> Result<Vec<Running>, DatabaseError> {
-    let rows = session.query(ACTION, Right::Monitor, RUNNING_QUERY, &[]).await?;
-    rows.iter()
-        .map(|row| {
-            let query: Option<String> = value(row, "query", ACTION)?;
-            Ok(Running {
-                pid: value(row, "pid", ACTION)?,
-                database: value(row, "database", ACTION)?,
-                oid: value(row, "relid", ACTION)?,
-                table: None,
-                phase: value(row, "phase", ACTION)?,
-                pages: value(row, "heap_blks_total", ACTION)?,
-                pages_scanned: value(row, "heap_blks_scanned", ACTION)?,
-                pages_vacuumed: value(row, "heap_blks_vacuumed", ACTION)?,
-                index_passes: value(row, "index_vacuum_count", ACTION)?,
-                // So autovacuum calls it in its activity.
-                for_wraparound: query.is_some_and(|query| query.contains("(to prevent wraparound)")),
-                seconds: value(row, "seconds", ACTION)?,
-            })
-        })
-        .collect()
 }

@@ -56,7 +56,7 @@ pub fn pending(options: &TuneOptions) -> Result<Vec<Entry>, TuneError> {
 
 /// Takes back everything in the journal.
 pub async fn revert(options: &TuneOptions, audit: &AuditLog) -> Result<Vec<Reverted>, TuneError> {
-    let _claim = Claim::take(&options.state_dir, "tune")?;
+    let _claim = Claim::take_to_undo(&options.state_dir, "tune")?;
     let mut journal = Journal::open(&options.state_dir)?;
     let session = Database::connect(&options.connection, "vacuum tune", STATEMENT_TIMEOUT).await?;
     if session.facts().in_recovery {

@@ -290,8 +290,12 @@ fn boosted(cluster: &Cluster) -> Result<bool> {
     Ok(state(cluster)?.0 == "2GB 2000")
 }
 
-fn wait_over(cluster: &Cluster, before: &(String, String)) -> Result<()> {
-    wait::until_true("the boost to be taken back", DEADLINE, || Ok(state(cluster)? == *before))
+/// Waits until the agent has taken the boost back, and off the record.
+fn wait_over(cluster: &Cluster, wald: &Wald, before: &(String, String)) -> Result<()> {
+    wait::until_true("the boost to be taken back", DEADLINE, || {
+        let over = wald.run(&["vacuum", "boost"])?.stdout.contains("no boost is in force");
+        Ok(over && state(cluster)? == *before)
+    })
 }
 
 #[test]
@@ -323,7 +327,7 @@ fn a_boost_says_what_needs_a_restart_and_comes_back_when_it_is_told_or_its_time_
 
     // The agent takes it back by itself.
     wald.succeed(&["vacuum", "boost", "--maintenance-work-mem", "2GB", "--for", "1s", "--yes"])?;
-    wait_over(cluster, &before)?;
+    wait_over(cluster, wald, &before)?;
 
     // What a person sets meanwhile is theirs.
     wald.succeed(&BOOST)?;
@@ -357,7 +361,7 @@ fn a_boost_comes_back_after_a_crash_of_agent_and_server_and_needs_an_agent() -> 
         Ok(scene.agent.log_text().contains("can't be taken back yet"))
     })?;
     scene.cluster.start()?;
-    wait_over(&scene.cluster, &before)?;
+    wait_over(&scene.cluster, &scene.agent, &before)?;
 
     scene.agent.kill_hard()?;
     let said = scene.agent.run(&BOOST)?.exited_with(1)?.stderr;

@@ -17,6 +17,8 @@ pub struct ServerSettings {
     pub vacuum_threshold: f64,
     /// `autovacuum_vacuum_scale_factor`
     pub vacuum_scale_factor: f64,
+    /// `autovacuum_vacuum_max_threshold`, in rows; negative where there is none, as before 18
+    pub vacuum_max_threshold: f64,
     /// `autovacuum_vacuum_insert_threshold`, in rows; negative where it is off
     pub insert_threshold: f64,
     /// `autovacuum_vacuum_insert_scale_factor`
@@ -66,6 +68,7 @@ impl TableSettings {
             enabled: server.enabled && !disabled,
             vacuum_threshold: number("autovacuum_vacuum_threshold", server.vacuum_threshold),
             vacuum_scale_factor: number(SCALE_FACTOR, server.vacuum_scale_factor),
+            vacuum_max_threshold: number("autovacuum_vacuum_max_threshold", server.vacuum_max_threshold),
             insert_threshold: number("autovacuum_vacuum_insert_threshold", server.insert_threshold),
             insert_scale_factor: number("autovacuum_vacuum_insert_scale_factor", server.insert_scale_factor),
             freeze_max_age: age("autovacuum_freeze_max_age", server.freeze_max_age),
@@ -85,7 +88,9 @@ impl TableSettings {
     /// Autovacuum begins when more rows than this are dead. `rows` is `reltuples`, which is -1 for a
     /// table that was never looked at.
     pub fn dead_rows_threshold(&self, rows: f64) -> f64 {
-        self.settings.vacuum_threshold + self.settings.vacuum_scale_factor * rows.max(0.0)
+        let rows = self.settings.vacuum_threshold + self.settings.vacuum_scale_factor * rows.max(0.0);
+        let max = self.settings.vacuum_max_threshold;
+        if max < 0.0 { rows } else { rows.min(max) }
     }
 
     /// Autovacuum begins when more rows than this were inserted since the last vacuum; `None` where
@@ -104,6 +109,7 @@ mod tests {
         enabled: true,
         vacuum_threshold: 50.0,
         vacuum_scale_factor: 0.2,
+        vacuum_max_threshold: -1.0,
         insert_threshold: 1000.0,
         insert_scale_factor: 0.2,
         freeze_max_age: 200_000_000,
@@ -131,6 +137,14 @@ mod tests {
         ]);
         assert_eq!(own.dead_rows_threshold(1000.0), 20.0);
         assert_eq!(table(&["autovacuum_vacuum_insert_threshold=-1"]).inserted_rows_threshold(1000.0), None);
+    }
+
+    #[test]
+    fn from_18_on_a_threshold_ends_at_the_maximum() {
+        let server = ServerSettings { vacuum_max_threshold: 100.0, ..SERVER };
+        assert_eq!(TableSettings::new(server, &[]).dead_rows_threshold(1000.0), 100.0);
+        let own = ["autovacuum_vacuum_max_threshold=-1".to_owned()];
+        assert_eq!(TableSettings::new(server, &own).dead_rows_threshold(1000.0), 250.0);
     }
 
     #[test]

@@ -208,20 +208,28 @@ fn superfluous(index: &Index, keep: &Index) -> Superfluous {
 }
 
 /// Indexes that no query used since the statistics began, the largest first. A statement to drop
-/// one is made only when the statistics are `old_enough` to tell.
-pub fn unused(indexes: &[Index], old_enough: StatisticsAge) -> Vec<Unused> {
-    let enforces = |index: &&Index| index.unique || index.constraint || index.replica_identity;
-    let idle = indexes.iter().filter(|index| index.valid && index.scans == 0 && !index.being_built);
-    let mut found: Vec<Unused> = idle
-        .filter(|index| !enforces(index))
+/// one is made only when the statistics are `old_enough` to tell, and never for the one that a
+/// foreign key would miss.
+pub fn unused(indexes: &[Index], keys: &[ForeignKey], old_enough: StatisticsAge) -> Vec<Unused> {
+    // What stays for sure: an unused index must not lean on another one.
+    let stays: Vec<&Index> = indexes.iter().filter(|index| index.valid && !is_idle(index)).collect();
+    let needed = |index: &Index| {
+        let mut its = keys.iter().filter(|key| supports(index, key));
+        its.any(|key| !stays.iter().any(|other| supports(other, key)))
+    };
+    let mut found: Vec<Unused> = indexes
+        .iter()
+        .filter(|index| is_idle(index))
         .map(|index| {
-            let remark = match (index.attached, old_enough, index.expressions) {
-                (true, _, _) => Some("it is part of a partitioned index: look at all of its parts"),
-                (_, StatisticsAge::TooYoung, _) => Some("the statistics are too young to tell"),
-                (_, _, true) => Some("the planner may use its statistics on the expression"),
-                _ => None,
+            let (remark, sure) = match (old_enough, index.expressions) {
+                _ if index.attached => {
+                    (Some("it is part of a partitioned index: look at all of its parts"), false)
+                }
+                _ if needed(index) => (Some("a foreign key would have no index without it"), false),
+                (StatisticsAge::TooYoung, _) => (Some("the statistics are too young to tell"), false),
+                (_, true) => (Some("the planner may use its statistics on the expression"), true),
+                _ => (None, true),
             };
-            let sure = !index.attached && old_enough == StatisticsAge::Sufficient;
             let statement = sure.then(|| drop_statement(index));
             let (name, table) = (index.name.clone(), index.table.clone());
             Unused { index: name, table, bytes: index.bytes, statement, remark }
@@ -229,6 +237,12 @@ pub fn unused(indexes: &[Index], old_enough: StatisticsAge) -> Vec<Unused> {
         .collect();
     found.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.index.cmp(&b.index)));
     found
+}
+
+/// Whether nobody used it, and it enforces nothing.
+fn is_idle(index: &Index) -> bool {
+    let enforces = index.unique || index.constraint || index.replica_identity;
+    index.valid && index.scans == 0 && !index.being_built && !enforces
 }
 
 /// Whether statistics have been gathered for long enough.
@@ -374,13 +388,26 @@ mod tests {
             Index { replica_identity: true, ..index(14, "ident") },
             Index { valid: false, ..index(15, "invalid") },
         ];
-        let found = unused(&all, StatisticsAge::Sufficient);
+        let found = unused(&all, &[], StatisticsAge::Sufficient);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].statement.as_deref(), Some("DROP INDEX CONCURRENTLY public.idle;"));
-        let young = unused(&all, StatisticsAge::TooYoung);
+        let young = unused(&all, &[], StatisticsAge::TooYoung);
         assert_eq!((young.len(), &young[0].statement), (1, &None));
         let part = [Index { attached: true, ..index(16, "part") }];
-        assert_eq!(unused(&part, StatisticsAge::Sufficient)[0].statement, None);
+        assert_eq!(unused(&part, &[], StatisticsAge::Sufficient)[0].statement, None);
+    }
+
+    #[test]
+    fn an_unused_index_that_a_foreign_key_would_miss_is_not_dropped() {
+        let on_key = index(10, "on_key");
+        let first = &unused(std::slice::from_ref(&on_key), &[key(&[1])], StatisticsAge::Sufficient)[0];
+        assert!(first.statement.is_none() && first.remark.unwrap().contains("foreign key"));
+        // Another one that is not used either is no reason to drop both.
+        let both = [on_key.clone(), index(11, "too")];
+        let found = unused(&both, &[key(&[1])], StatisticsAge::Sufficient);
+        assert!(found.iter().all(|index| index.statement.is_none()), "{found:?}");
+        let used = [on_key, Index { scans: 1, ..index(11, "too") }];
+        assert!(unused(&used, &[key(&[1])], StatisticsAge::Sufficient)[0].statement.is_some());
     }
 
     #[test]

@@ -159,13 +159,21 @@ async fn review(
     } else {
         StatisticsAge::TooYoung
     };
+    let duplicate = duplicates(&indexes);
+    // One line for each index: what goes as a duplicate is not told again.
+    let goes = |name: &str| {
+        let mut superfluous = duplicate.iter().flat_map(|group| &group.superfluous);
+        superfluous.any(|other| other.statement.is_some() && other.index == name)
+    };
+    let mut unused = unused(&indexes, &keys, old_enough);
+    unused.retain(|index| !goes(&index.index));
     Ok(DatabaseReport {
         name: entry.name.clone(),
         statistics_since,
         statistics_days: age.map(|age| age.as_secs_f64() / 86_400.0),
         invalid: invalid(&indexes),
-        duplicate: duplicates(&indexes),
-        unused: unused(&indexes, old_enough),
+        duplicate,
+        unused,
         missing: missing(&keys, &indexes),
     })
 }

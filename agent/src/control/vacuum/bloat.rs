@@ -15,7 +15,7 @@ const APPROX_ACTION: &str = "look into a table with pgstattuple_approx";
 
 /// Statistics of partitions' parents (`inherited`) are not about the table itself.
 const WIDTHS_QUERY: &str = "\
-    SELECT c.oid, pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable, \
+    SELECT c.oid, coalesce(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) AS readable, \
            pg_catalog.count(s.attname) AS known, pg_catalog.count(*) AS columns, \
            coalesce(pg_catalog.sum((1 - s.null_frac) * s.avg_width), 0)::float8 AS width, \
            coalesce(pg_catalog.bool_or(s.null_frac > 0), false) AS has_nulls \

@@ -110,6 +110,9 @@ impl fmt::Display for Report {
         for vacuum in &self.running {
             writeln!(f, "  {vacuum}")?;
         }
+        if let Some(boost) = &self.boost {
+            writeln!(f, "\nboost {}", super::boost::in_words(boost))?;
+        }
         for missed in &self.skipped {
             writeln!(f, "\nnot looked into: {}: {}", missed.database, missed.why)?;
         }

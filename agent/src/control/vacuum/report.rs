@@ -4,6 +4,7 @@
 //! to be unknown, with the reason.
 
 use super::bloat::{self, Bloat, BloatOptions};
+use super::boost_journal::{Boost, BoostJournal};
 use super::running::{self, Running};
 use super::settings::{self, Settings};
 use super::tables::{self, Table};
@@ -11,6 +12,7 @@ use super::transactions;
 use crate::clock::Clock;
 use crate::control::databases::{self, DatabaseEntry, STATEMENT_TIMEOUT, Skipped};
 use crate::database::{Database, DatabaseError, Right};
+use crate::explain::chain;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -55,6 +57,8 @@ pub struct Report {
     pub databases: Vec<DatabaseReport>,
     /// Vacuums that run now.
     pub running: Vec<Running>,
+    /// The boost that may be in force.
+    pub boost: Option<Boost>,
     /// What is past a threshold; the first is the most urgent.
     pub warnings: Vec<String>,
     /// What is not known, and why.
@@ -162,6 +166,10 @@ pub async fn collect(options: &ReportOptions, clock: Clock) -> Result<Report, Da
                 .to_owned(),
         );
     }
+    let boost = BoostJournal::below(&options.state_dir).read().unwrap_or_else(|error| {
+        remarks.push(format!("whether a boost is in force can't be told: {}", chain(&error)));
+        None
+    });
     let mut running = running::read(&session).await?;
     let entries = databases::list(&session, options.database.as_deref()).await?;
     // One session at a time is all that a report takes of max_connections.
@@ -195,6 +203,7 @@ pub async fn collect(options: &ReportOptions, clock: Clock) -> Result<Report, Da
         multixact_freeze_max_age: judge.settings.server.multixact_freeze_max_age,
         databases,
         running,
+        boost,
         warnings,
         remarks,
         skipped,

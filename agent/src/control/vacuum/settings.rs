@@ -39,6 +39,7 @@ pub async fn read(session: &Database) -> Result<Settings, DatabaseError> {
         enabled: text("autovacuum") == "on",
         vacuum_threshold: number("autovacuum_vacuum_threshold")?,
         vacuum_scale_factor: number("autovacuum_vacuum_scale_factor")?,
+        vacuum_max_threshold: text("autovacuum_vacuum_max_threshold").parse().unwrap_or(-1.0),
         insert_threshold: number("autovacuum_vacuum_insert_threshold")?,
         insert_scale_factor: number("autovacuum_vacuum_insert_scale_factor")?,
         freeze_max_age: count("autovacuum_freeze_max_age")?,

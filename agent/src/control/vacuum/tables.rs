@@ -8,7 +8,8 @@ const ACTION: &str = "describe its tables";
 
 /// Ages count the TOAST table with its owner: autovacuum must freeze both. Sizes are of the last
 /// vacuum or analyze, because asking for them takes a lock on every table. Temporary tables are
-/// included: nobody but their own session can freeze them.
+/// included: nobody but their own session can freeze them. Tables of an access method that knows no
+/// freezing have no id there.
 const TABLES_QUERY: &str = "\
     SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, \
            n.nspname IN ('pg_catalog', 'information_schema') AS system, \
@@ -25,7 +26,7 @@ const TABLES_QUERY: &str = "\
     FROM pg_catalog.pg_class AS c \
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
          LEFT JOIN pg_catalog.pg_class AS t ON t.oid = c.reltoastrelid \
-    WHERE c.relkind IN ('r', 'm')";
+    WHERE c.relkind IN ('r', 'm') AND c.relfrozenxid <> '0'";
 
 /// A table.
 #[derive(Clone, Debug)]

@@ -49,10 +49,11 @@ fn warned(report: &Value, of: &[&str]) -> bool {
 }
 
 fn options_of(cluster: &Cluster, database: &str, table: &str) -> Result<String> {
-    let rows = cluster.rows_in(
-        database,
-        &format!("select coalesce(array_to_string(reloptions, ' '), '') from pg_class where oid = '{table}'::regclass"),
-    )?;
+    let name = table.replace('\'', "''");
+    let query = format!(
+        "select coalesce(array_to_string(reloptions, ' '), '') from pg_class where oid = '{name}'::regclass"
+    );
+    let rows = cluster.rows_in(database, &query)?;
     Ok(rows.first().and_then(|row| row.first()).cloned().unwrap_or_default())
 }
 

@@ -58,7 +58,7 @@ impl TuneRule {
         // A hair's breadth is no difference: 0.02 is stored as a float4 in one place and a float8 in
         // another.
         let lower = input.scale_factor > self.scale_factor + 1e-6;
-        (large && hot && lower).then(|| Proposal {
+        (large && hot && lower).then_some(Proposal {
             scale_factor: self.scale_factor,
             dead_rows_now: input.scale_factor * rows,
             dead_rows_then: self.scale_factor * rows,

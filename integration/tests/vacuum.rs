@@ -283,7 +283,7 @@ fn state(cluster: &Cluster) -> Result<(String, String)> {
     let file = fs::read_to_string(cluster.data_dir().join("postgresql.auto.conf"))?;
     let lines = file
         .lines()
-        .filter(|line| !line.starts_with('#') && line.contains("work_mem") | line.contains("vacuum"));
+        .filter(|line| !line.starts_with('#') && (line.contains("work_mem") || line.contains("vacuum")));
     Ok((force, lines.collect::<Vec<_>>().join("\n")))
 }
 

@@ -136,7 +136,7 @@ impl DatabaseReport {
         }
         let more = self.tables.len().saturating_sub(TABLES_SHOWN);
         if more > 0 {
-            writeln!(f, "  and {} more tables that need less attention (--json has all)", more)?;
+            writeln!(f, "  and {more} more tables that need less attention (--json has all)")?;
         }
         Ok(())
     }

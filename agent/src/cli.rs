@@ -4,7 +4,9 @@
 //! hands each module its own options. `archive-push` and `archive-get` end with the exit codes
 //! of `wald_core::outcome`, whatever goes wrong: usage errors and panics included.
 
+mod amount;
 mod backup;
+mod boost;
 mod connections;
 mod direct;
 mod expire;

@@ -11,3 +11,10 @@ pub mod audit;
 pub mod state_file;
 pub mod role;
 pub mod lag;
+pub mod claim;
+
+pub mod databases;
+pub mod vacuum;
+pub mod sessions;
+pub mod indexes;
+pub mod connections;

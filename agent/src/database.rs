@@ -110,6 +110,8 @@ pub enum Right {
     SignalBackend,
     /// EXECUTE on this function, with its argument types.
     Execute(&'static str),
+    /// ALTER SYSTEM of this setting.
+    AlterSystem(&'static str),
     /// What only a superuser or the owner of the table may do.
     Owner,
     /// What only a superuser may do.
@@ -125,6 +127,9 @@ impl Right {
             Right::Monitor => format!("GRANT pg_monitor TO {role}"),
             Right::SignalBackend => format!("GRANT pg_signal_backend TO {role}"),
             Right::Execute(function) => format!("GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {role}"),
+            Right::AlterSystem(setting) => {
+                format!("GRANT ALTER SYSTEM ON PARAMETER {setting} TO {role} (PostgreSQL 15 and later)")
+            }
             Right::Owner => "run this as the owner of the table, or as a superuser".to_owned(),
             Right::Superuser => "run this as a superuser (--as-user or [cluster] connection)".to_owned(),
         }
@@ -149,6 +154,16 @@ pub enum DatabaseError {
         /// PostgreSQL's answer.
         #[source]
         source: tokio_postgres::Error,
+    },
+    /// The role lacks a right without which PostgreSQL answers, but not with everything.
+    #[error("the role {role} has no right to {action}: {grant}; `wald role sql` prints all that wald needs")]
+    Lacks {
+        /// Who asked.
+        role: String,
+        /// What for.
+        action: &'static str,
+        /// What mends it.
+        grant: String,
     },
     /// A query failed.
     #[error("PostgreSQL did not {action}")]
@@ -270,6 +285,24 @@ impl Database {
     pub async fn execute(&self, action: &'static str, right: Right, sql: &str) -> Result<(), DatabaseError> {
         let done = self.link.client.batch_execute(sql).await;
         done.map_err(|source| self.explained(action, right, source))
+    }
+
+    /// Fails unless the role has this membership. The statistics' views leave out what a role may not
+    /// see without saying so: whoever reads them asks here first.
+    pub async fn demand(&self, action: &'static str, right: Right) -> Result<(), DatabaseError> {
+        let membership = match right {
+            Right::Monitor => "pg_monitor",
+            Right::SignalBackend => "pg_signal_backend",
+            _ => return Ok(()),
+        };
+        let query = "SELECT pg_catalog.pg_has_role($1::text::name, 'USAGE')";
+        let row = self.query_one(action, right, query, &[&membership]).await?;
+        if value(&row, "pg_has_role", action)? {
+            return Ok(());
+        }
+        let role = self.facts.role.clone();
+        let grant = right.grant(&role);
+        Err(DatabaseError::Lacks { role, action, grant })
     }
 
     fn explained(&self, action: &'static str, right: Right, source: tokio_postgres::Error) -> DatabaseError {

@@ -10,6 +10,8 @@ use crate::archive::{Archive, ArchiveOptions};
 use crate::backup::BackupOptions;
 use crate::clock::Clock;
 use crate::codec::{Codec, Niceness};
+use crate::control::vacuum::boost::BoostOptions;
+use crate::control::vacuum::boost_keeper::BoostKeeper;
 use crate::fs::FsError;
 use crate::http::{HttpOptions, Pages};
 use crate::mend::Mender;
@@ -48,6 +50,8 @@ pub struct AgentOptions {
     pub backup: Option<BackupOptions>,
     /// Where the journal of given-up WAL is kept.
     pub state_dir: PathBuf,
+    /// Whose vacuum boosts are taken back.
+    pub boost: BoostOptions,
     /// How WAL is served.
     pub restore: RestoreOptions,
     /// How nice the threads are that hash and compress.
@@ -92,6 +96,8 @@ pub async fn run(options: AgentOptions, clock: Clock) -> Result<(), AgentError> 
     let status = Arc::new(Mutex::new(AgentStatus::new(clock.now())));
     // Before the repository answers: an outage at start is when somebody looks.
     let observatory = eyes(&options, clock, &metrics, &status, &tasks, &stop);
+    // Before the repository is waited for: a boost must end in time whether that answers or not.
+    tasks.spawn(BoostKeeper::new(options.boost.clone(), clock).run(stop.clone()));
     let started = tokio::select! {
         server = start(&options, clock, (metrics, status), &tasks, &stop) => Some(server?),
         _ = terminate.recv() => None,

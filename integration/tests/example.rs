@@ -41,6 +41,8 @@ fn the_example_holds_known_keys_only_and_its_defaults_are_the_defaults() -> Resu
         "#tls_cert",
         "#tls_key",
         "#basic_auth_file",
+        "#limit",
+        "#pgbouncer",
     ];
     let uncommented = |keep: &dyn Fn(&str) -> bool| {
         let lines = example.lines().map(|line| match line.strip_prefix('#') {

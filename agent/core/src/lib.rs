@@ -81,6 +81,25 @@ pub mod lag;
 #[cfg(feature = "formats")]
 pub mod rto;
 
+#[cfg(feature = "formats")]
+pub mod freeze;
+#[cfg(feature = "formats")]
+pub mod autovacuum;
+#[cfg(feature = "formats")]
+pub mod bloat;
+#[cfg(feature = "formats")]
+pub mod tuning;
+#[cfg(feature = "formats")]
+pub mod boost;
+#[cfg(feature = "formats")]
+pub mod take_back;
+#[cfg(feature = "formats")]
+pub mod blockers;
+#[cfg(feature = "formats")]
+pub mod index_review;
+#[cfg(feature = "formats")]
+pub mod connection_policy;
+
 pub mod sequence;
 pub mod queue;
 pub mod outcome;

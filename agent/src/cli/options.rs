@@ -8,6 +8,7 @@ use crate::codec::seal::Effort;
 use crate::config::{Checkpoint, Compression, Config};
 use crate::http::HttpOptions;
 use crate::observe::ObserveOptions;
+use crate::control::vacuum::boost::BoostOptions;
 use crate::restore::RestoreOptions;
 use crate::retain::RetainOptions;
 use crate::supervise::AgentOptions;
@@ -61,6 +62,7 @@ pub(super) fn agent(config: &Config) -> AgentOptions {
         queue_max_bytes: config.archive.queue_max_bytes,
         backup: config.cluster.data_dir.clone().map(|data_dir| backup(config, data_dir)),
         state_dir: config.agent.state_dir.clone(),
+        boost: boost(config),
         restore: restore(config),
         niceness: niceness(config),
         http: http(config),
@@ -81,6 +83,10 @@ fn http(config: &Config) -> Option<HttpOptions> {
         tls: http.tls.clone(),
         basic_auth_file: http.basic_auth_file.clone(),
     })
+}
+
+pub(super) fn boost(config: &Config) -> BoostOptions {
+    BoostOptions { connection: config.cluster.connection.clone(), state_dir: config.agent.state_dir.clone() }
 }
 
 pub(super) fn niceness(config: &Config) -> Niceness {

@@ -36,6 +36,8 @@ pub fn sql(role: &str, version_num: u32) -> String {
          GRANT pg_signal_backend TO {name};\n\
          -- Reading a changed configuration: wald vacuum boost.\n\
          GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf() TO {name};\n\
+         -- Reading what postgresql.auto.conf holds, to put it back: wald vacuum boost.\n\
+         GRANT EXECUTE ON FUNCTION pg_catalog.pg_show_all_file_settings() TO {name};\n\
          -- Promotion: wald promote.\n\
          GRANT EXECUTE ON FUNCTION pg_catalog.pg_promote(boolean, integer) TO {name};\n"
     ));
@@ -49,7 +51,10 @@ pub fn sql(role: &str, version_num: u32) -> String {
         text.push_str("-- wald vacuum boost needs a superuser before PostgreSQL 15.\n");
     }
     text.push_str(
-        "-- wald vacuum tune --apply changes storage parameters of tables: that stays with their owners.\n",
+        "-- wald vacuum report tells bloat only of tables that the role may read, or where the extension\n\
+         -- pgstattuple is installed (pg_monitor may run it). Reading all data is more than wald needs otherwise,\n\
+         -- so it is not granted here.\n\
+         -- wald vacuum tune --apply changes storage parameters of tables: that stays with their owners.\n",
     );
     text
 }

@@ -76,6 +76,8 @@ pub mod ledger;
 pub mod recovery_plan;
 #[cfg(feature = "formats")]
 pub mod retention;
+#[cfg(feature = "formats")]
+pub mod promotion;
 
 pub mod sequence;
 pub mod queue;

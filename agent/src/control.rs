@@ -10,3 +10,4 @@ pub mod consent;
 pub mod audit;
 pub mod state_file;
 pub mod role;
+pub mod promote;

@@ -56,8 +56,11 @@ impl Pair {
         let ports = Reserved::new(2)?.release();
         let [first, second] = ports.as_slice() else { bail!("two ports") };
         let options = ClusterOptions { segment_size_mib: 1, ..ClusterOptions::default() };
-        let mut cluster =
-            Cluster::create(&sandbox, "a", &options.setting("wal_keep_size = '1GB'").setting("cluster_name = 'a'"))?;
+        let mut cluster = Cluster::create(
+            &sandbox,
+            "a",
+            &options.setting("wal_keep_size = '1GB'").setting("cluster_name = 'a'"),
+        )?;
         cluster.listen_on_loopback(*first);
         let wald = Wald::configure(&sandbox, "a", &cluster, &place, Settings::new())?;
         wald.succeed(&["repo", "init"])?;
@@ -102,12 +105,19 @@ impl Pair {
             .set("promotion", "haproxy", proxy)
     }
 
+    /// The same without one key.
+    pub fn settings_without(&self, key: &str) -> Settings {
+        self.settings().unset("promotion", key)
+    }
+
     /// What stops the primary.
     pub fn stop_command(&self) -> String {
         let program = parts::postgres_program("pg_ctl").map(|path| path.display().to_string());
         let (program, data_dir) = (program.unwrap_or_default(), self.primary.cluster.data_dir().display());
         // A server that is down already is what was wanted.
-        format!("{program} -D {data_dir} status >/dev/null || exit 0; {program} -D {data_dir} -m fast -w stop")
+        format!(
+            "{program} -D {data_dir} status >/dev/null || exit 0; {program} -D {data_dir} -m fast -w stop"
+        )
     }
 
     /// wald on the standby's host, with a state directory of its own.
@@ -117,15 +127,23 @@ impl Pair {
         Wald::configure(&self.sandbox, &name, &self.standby.cluster, &self.place, settings)
     }
 
-    /// Makes the stopped old primary the standby of the one that was promoted: the two change
-    /// their names here.
-    pub fn change_roles(&mut self) -> Result<()> {
+    /// After a promotion: the two change their names here, and nothing else happens.
+    pub fn turn_over(&mut self) {
         std::mem::swap(&mut self.primary, &mut self.standby);
-        let name = self.standby.cluster.scalar_name()?;
+    }
+
+    /// Starts the old primary, which was stopped in order, as the standby of the new one.
+    pub fn rejoin(&mut self) -> Result<()> {
+        let name = self.standby.cluster.configured_name()?;
         self.standby.cluster.stop(Shutdown::Fast)?;
         self.standby.cluster.follow(&self.primary.cluster)?;
         self.standby.cluster.start()?;
         self.primary.wait_streaming(&name)
+    }
+
+    /// Waits until the standby has replayed what there is.
+    pub fn wait_streaming(&self) -> Result<()> {
+        self.primary.wait_streaming(&self.standby.cluster.configured_name()?)
     }
 
     /// Fails unless exactly one of the two takes writes, and it is the one that is called the
@@ -135,9 +153,14 @@ impl Pair {
         let other = self.standby.cluster.try_sql("insert into written values (now())")?;
         assert_ne!(other.code(), 0, "the other server takes writes too");
         for database in ["app", "direct"] {
-            let wrote = self.bouncer.try_sql(database, "insert into written values (now()) returning pg_backend_pid()")?;
+            let wrote = self
+                .bouncer
+                .try_sql(database, "insert into written values (now()) returning pg_backend_pid()")?;
             let pid = wrote.success()?.stdout.trim().to_owned();
-            let seen = self.primary.cluster.scalar(&format!("select count(*) from pg_stat_activity where pid = {pid}"))?;
+            let seen = self
+                .primary
+                .cluster
+                .scalar(&format!("select count(*) from pg_stat_activity where pid = {pid}"))?;
             assert_eq!(seen, "1", "a client of {database} reached another server");
         }
         Ok(())
@@ -164,13 +187,15 @@ impl Node {
             "select count(*) from pg_stat_replication where application_name = '{name}' and state = 'streaming' \
              and replay_lsn >= pg_current_wal_flush_lsn()"
         );
-        wait::until_true(&format!("{name} to stream"), STREAMING_WITHIN, || Ok(self.cluster.scalar(&sql)? == "1"))
+        wait::until_true(&format!("{name} to stream"), STREAMING_WITHIN, || {
+            Ok(self.cluster.scalar(&sql)? == "1")
+        })
     }
 }
 
 impl Cluster {
     /// Its name, from its configuration.
-    fn scalar_name(&self) -> Result<String> {
+    fn configured_name(&self) -> Result<String> {
         let path = self.data_dir().join("postgresql.conf");
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let line = text.lines().rev().find_map(|line| line.strip_prefix("cluster_name = '"));

@@ -45,8 +45,7 @@ impl PgBouncer {
         let mut command = sandbox.account().command(parts::daemon("pgbouncer")?);
         command.arg(&config);
         let process = Process::spawn("PgBouncer", command, &sandbox.path().join(format!("{name}.log")))?;
-        let mut bouncer =
-            PgBouncer { process, account: sandbox.account().clone(), port, config, socket_dir };
+        let mut bouncer = PgBouncer { process, account: sandbox.account().clone(), port, config, socket_dir };
         wait::until_true("PgBouncer to listen", READY_WITHIN, || {
             bouncer.process.must_run()?;
             Ok(TcpStream::connect(("127.0.0.1", port)).is_ok())

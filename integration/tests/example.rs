@@ -38,6 +38,15 @@ fn the_example_holds_known_keys_only_and_its_defaults_are_the_defaults() -> Resu
         "#path_style",
         "#max_bytes",
         "#rate_max",
+        "#primary =",
+        "#host =",
+        "#fence_command",
+        "#unfence_command",
+        "#trigger_file",
+        "#pgbouncer =",
+        "#haproxy =",
+        "#secret_command",
+        "#smoke_connection",
     ];
     let uncommented = |keep: &dyn Fn(&str) -> bool| {
         let lines = example.lines().map(|line| match line.strip_prefix('#') {

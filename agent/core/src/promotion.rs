@@ -228,7 +228,8 @@ pub enum Refusal {
     /// It was promoted, and is in recovery.
     #[error(
         "the journal says that this server was promoted, and it is in recovery: it was rebuilt or restored since. \
-         Look at {}/controls/promotion.json, and remove that file if it tells of the past", "<state_dir>"
+         Look at {}/controls/promotion.json, and remove that file if it tells of the past",
+        "<state_dir>"
     )]
     NotPrimary,
 }

@@ -10,8 +10,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, OldSessions as ConfiguredSessions, Promotion};
 use crate::control::consent::Consent;
 use crate::control::promote::{
-    self, Checked, End, Ended, HaProxy, OldSessions, PgBouncer, PromoteOptions, Routers, Run,
-    plan_lines,
+    self, Checked, End, Ended, HaProxy, OldSessions, PgBouncer, PromoteOptions, Routers, Run, plan_lines,
 };
 use crate::explain::chain;
 use clap::Args;
@@ -211,9 +210,7 @@ fn promote_options(config: &Config, forced: Vec<Condition>) -> Result<PromoteOpt
         state_dir: config.agent.state_dir.clone(),
         repository: config.repository.clone(),
         routers: routers(&promotion, &old, &here),
-        smoke_connection: promotion
-            .smoke_connection
-            .unwrap_or_else(|| config.cluster.connection.clone()),
+        smoke_connection: promotion.smoke_connection.unwrap_or_else(|| config.cluster.connection.clone()),
         primary,
         old,
         here,

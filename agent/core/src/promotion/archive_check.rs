@@ -57,8 +57,7 @@ pub fn look(archive: Archive<'_>, timeline: TimelineId, position: Lsn) -> Archiv
         .get(&timeline)
         .and_then(|history| history.ancestors().last())
         .map(|ancestor| number_of(ancestor.switch_point));
-    let stored_first =
-        coverage.ranges(timeline).first().and_then(|range| range.first.number(size));
+    let stored_first = coverage.ranges(timeline).first().and_then(|range| range.first.number(size));
     // The segment that the position lies in is not whole yet.
     let whole_end = number_of(position);
     let name = |number| SegmentName::from_number(timeline, number, size);

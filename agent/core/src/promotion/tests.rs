@@ -68,7 +68,11 @@ enum Kill {
 const KILLS: [Kill; 3] = [Kill::BeforeEffect, Kill::Halfway, Kill::AfterEffect];
 
 /// Runs until the end, a refusal, or the kill at the step of this number. `None` is "killed".
-fn run(world: &mut World, journal: &mut Progress, kill: Option<(usize, Kill)>) -> Option<Result<Next, Refusal>> {
+fn run(
+    world: &mut World,
+    journal: &mut Progress,
+    kill: Option<(usize, Kill)>,
+) -> Option<Result<Next, Refusal>> {
     let mut checked = false;
     for number in 0..40 {
         let act = match next(journal, &world.seen(checked)) {
@@ -147,7 +151,11 @@ fn resume_and_abort(world: &World, journal: &Progress) {
         }
         Err(refusal) => {
             assert_eq!(refusal, Refusal::OnlyForward);
-            assert_ne!(journal.mark(Act::Promote), Mark::Untouched, "it could have been taken back: {world:?}");
+            assert_ne!(
+                journal.mark(Act::Promote),
+                Mark::Untouched,
+                "it could have been taken back: {world:?}"
+            );
         }
     }
 }

@@ -129,7 +129,8 @@ fn target(checker: &mut Checker, key: &'static str, text: Option<String>) -> Opt
 }
 
 pub(super) fn write(out: &mut String, pgbouncer: &[PgBouncer], haproxy: &[HaProxy]) -> std::fmt::Result {
-    let text = |target: &Option<Target>| target.as_ref().map(|target| format!("{}:{}", target.host, target.port));
+    let text =
+        |target: &Option<Target>| target.as_ref().map(|target| format!("{}:{}", target.host, target.port));
     for pooler in pgbouncer {
         let databases: Vec<String> = pooler.databases.iter().map(|name| toml_text(name)).collect();
         let admin = crate::config::hide_password(&pooler.admin);

@@ -78,7 +78,9 @@ impl Run {
                 return Ok(database);
             }
             if started.elapsed() > self.options.promote_timeout {
-                return Err(PromoteError::StillInRecovery { seconds: self.options.promote_timeout.as_secs() });
+                return Err(PromoteError::StillInRecovery {
+                    seconds: self.options.promote_timeout.as_secs(),
+                });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -124,7 +126,8 @@ impl Run {
     /// The same from the server's own file, where this host has it.
     fn local_switch_point(&self, timeline: TimelineId) -> Option<wald_core::lsn::Lsn> {
         let data_dir = self.options.data_dir.as_ref()?;
-        let path = data_dir.join("pg_wal").join(format!("{}", wald_core::wal_file::WalFile::History(timeline)));
+        let path =
+            data_dir.join("pg_wal").join(format!("{}", wald_core::wal_file::WalFile::History(timeline)));
         let length = std::fs::metadata(&path).ok()?.len();
         let text = (length < HISTORY_BYTES_MAX).then(|| std::fs::read(&path).ok()).flatten()?;
         switch_point(&TimelineHistory::parse(timeline, &text).ok()?)

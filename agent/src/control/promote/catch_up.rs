@@ -5,10 +5,10 @@
 //! nothing more will come. What was archived and not streamed is fetched by this server's own
 //! `restore_command`.
 
+use super::archive;
 use super::drive::Run;
 use super::error::PromoteError;
 use super::look::{self, Positions};
-use super::archive;
 use crate::database::Database;
 use crate::repository::Repository;
 use std::time::{Duration, Instant};
@@ -81,7 +81,9 @@ impl Run {
         let now = look::positions(database).await?;
         let facts = &mut self.journal.facts;
         (facts.received_lsn, facts.replayed_lsn) = (now.received, now.replayed);
-        let show = |lsn: Option<wald_core::lsn::Lsn>| lsn.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string());
+        let show = |lsn: Option<wald_core::lsn::Lsn>| {
+            lsn.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string())
+        };
         let text = format!("received {}, replayed {}", show(now.received), show(now.replayed));
         self.note(text);
         self.save()?;

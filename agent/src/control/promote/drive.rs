@@ -204,7 +204,12 @@ impl Run {
             _ => false,
         };
         let trigger_waits = self.options.trigger_file.as_ref().is_some_and(|path| path.exists());
-        Seen { server: here.server, old, checked: self.checked, request_forgotten: restarted && !trigger_waits }
+        Seen {
+            server: here.server,
+            old,
+            checked: self.checked,
+            request_forgotten: restarted && !trigger_waits,
+        }
     }
 
     /// One step: recorded before, done and checked, recorded after.
@@ -221,7 +226,13 @@ impl Run {
         }
         self.journal.progress.begin(act);
         let began_at = self.clock.now();
-        self.journal.steps.push(StepRecord { act, began_at, ended_at: None, failed: None, notes: Vec::new() });
+        self.journal.steps.push(StepRecord {
+            act,
+            began_at,
+            ended_at: None,
+            failed: None,
+            notes: Vec::new(),
+        });
         self.save()?;
         kill_here(act, "begun");
         let done = self.act(act).await;
@@ -317,8 +328,7 @@ impl Run {
     /// Closes the journal if that was the end, and writes the report of it either way.
     fn ended(mut self, end: End, cause: Option<PromoteError>) -> Result<Ended, PromoteError> {
         if end != End::Unfinished {
-            self.journal.ended =
-                Some(JournalEnd { at: self.clock.now(), promoted: end == End::Promoted });
+            self.journal.ended = Some(JournalEnd { at: self.clock.now(), promoted: end == End::Promoted });
             self.save()?;
         }
         self.write_report()?;

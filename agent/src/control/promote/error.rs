@@ -4,8 +4,8 @@ use crate::control::consent::ConsentError;
 use crate::database::DatabaseError;
 use crate::fs::FsError;
 use std::path::PathBuf;
-use wald_core::promotion::{Act, Refusal};
 use wald_core::promotion::condition::Condition;
+use wald_core::promotion::{Act, Refusal};
 
 /// Any of it.
 #[derive(Debug, thiserror::Error)]

@@ -6,11 +6,11 @@ use super::options::PromoteOptions;
 use super::{archive, look};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
+use wald_core::lsn::Lsn;
 use wald_core::promotion::OldPrimary;
 use wald_core::promotion::archive_check::{self, Archive};
 use wald_core::promotion::condition::Condition;
 use wald_core::promotion::fence::{Answer, Evidence, proven, quiet};
-use wald_core::lsn::Lsn;
 
 /// How long a server may take to be gone after its fence's hook has ended.
 const QUIET_WITHIN: Duration = Duration::from_secs(5);

@@ -71,7 +71,10 @@ impl HaProxy {
                 format!("{} takes the place of {}", new, self.server)
             }
             None if self.address.host.parse::<IpAddr>().is_ok() => {
-                format!("{}:{} becomes {}:{}", state.address, state.port, self.address.host, self.address.port)
+                format!(
+                    "{}:{} becomes {}:{}",
+                    state.address, state.port, self.address.host, self.address.port
+                )
             }
             None => {
                 return Err(self.failed(format!(
@@ -116,10 +119,7 @@ impl HaProxy {
     }
 }
 
-async fn exchange(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    command: &str,
-) -> std::io::Result<String> {
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, command: &str) -> std::io::Result<String> {
     stream.write_all(format!("{command}\n").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use wald_core::lsn::Lsn;
-use wald_core::promotion::{Act, Progress};
 use wald_core::promotion::condition::{Condition, Finding};
 use wald_core::promotion::fence::Evidence;
+use wald_core::promotion::{Act, Progress};
 use wald_core::timeline::TimelineId;
 
 /// The file, below the state directory.

@@ -41,7 +41,9 @@ impl OldLook {
 pub(super) async fn old_primary(options: &PromoteOptions) -> OldLook {
     let reason = |error: &DatabaseError| chain(error);
     match tokio::time::timeout(OLD_TIMEOUT, ask_old(&options.primary)).await {
-        Err(_) => OldLook::only(Answer::None { reason: format!("no answer within {} s", OLD_TIMEOUT.as_secs()) }),
+        Err(_) => {
+            OldLook::only(Answer::None { reason: format!("no answer within {} s", OLD_TIMEOUT.as_secs()) })
+        }
         Ok(Ok(look)) => look,
         Ok(Err(error)) if is_silence(&error) => OldLook::only(Answer::None { reason: reason(&error) }),
         Ok(Err(error)) => OldLook::only(Answer::Unclear { reason: reason(&error) }),

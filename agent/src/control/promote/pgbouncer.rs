@@ -47,7 +47,11 @@ impl PgBouncer {
         }
     }
 
-    async fn ask(&self, command: &str, timeout: Duration) -> Result<Option<Vec<SimpleQueryRow>>, PromoteError> {
+    async fn ask(
+        &self,
+        command: &str,
+        timeout: Duration,
+    ) -> Result<Option<Vec<SimpleQueryRow>>, PromoteError> {
         let link = self.console().await?;
         match tokio::time::timeout(timeout, link.client().simple_query(command)).await {
             Err(_) => Ok(None),
@@ -59,7 +63,8 @@ impl PgBouncer {
                 Ok(Some(rows.collect()))
             }
             Ok(Err(error)) => {
-                let said = error.as_db_error().map_or_else(|| chain(&error), |error| error.message().to_owned());
+                let said =
+                    error.as_db_error().map_or_else(|| chain(&error), |error| error.message().to_owned());
                 Err(self.failed(format!("{command}: {said}")))
             }
         }
@@ -117,7 +122,12 @@ impl PgBouncer {
         let Some(path) = &self.config_file else { return Ok(format!("{} answers", self.name())) };
         let (_, new) = self.replaced(path)?;
         let names: Vec<String> = new.replaced.iter().chain(&new.already).cloned().collect();
-        Ok(format!("{} answers; in {} the target of {} changes", self.name(), path.display(), names.join(", ")))
+        Ok(format!(
+            "{} answers; in {} the target of {} changes",
+            self.name(),
+            path.display(),
+            names.join(", ")
+        ))
     }
 
     /// The file, and as it shall be.
@@ -133,7 +143,10 @@ impl PgBouncer {
 
     /// Writes the new target into the file; gives the file as it was. Done before, it changes
     /// nothing.
-    pub(super) fn retarget(&self, before: impl FnOnce(&str) -> Result<(), FsError>) -> Result<Option<String>, PromoteError> {
+    pub(super) fn retarget(
+        &self,
+        before: impl FnOnce(&str) -> Result<(), FsError>,
+    ) -> Result<Option<String>, PromoteError> {
         let Some(path) = &self.config_file else { return Ok(None) };
         let (text, new) = self.replaced(path)?;
         if new.replaced.is_empty() {
@@ -160,7 +173,9 @@ impl PgBouncer {
                 column(row, "host").as_deref() == Some(host) && column(row, "port").as_deref() == Some(port)
             });
             if !leads_here {
-                return Err(self.failed(format!("after RELOAD its database {name} does not lead to {}", self.to)));
+                return Err(
+                    self.failed(format!("after RELOAD its database {name} does not lead to {}", self.to))
+                );
             }
         }
         Ok(())

@@ -160,7 +160,10 @@ fn warnings(options: &PromoteOptions, standby: &Standby) -> Vec<String> {
         ));
     }
     if options.routers.is_empty() {
-        warnings.push("no PgBouncer and no HAProxy is configured: clients must find the new primary themselves".to_owned());
+        warnings.push(
+            "no PgBouncer and no HAProxy is configured: clients must find the new primary themselves"
+                .to_owned(),
+        );
     }
     if options.fence_command.is_some() && options.unfence_command.is_none() {
         warnings.push(
@@ -337,7 +340,8 @@ fn disk_space(options: &PromoteOptions) -> Finding {
         return Finding::unmet(Condition::DiskSpace, &options.forced, "cluster.data_dir is not set");
     };
     let free = |path: &Path| {
-        let stat = rustix::fs::statvfs(path).map_err(|error| format!("can't look at {}: {error}", path.display()))?;
+        let stat = rustix::fs::statvfs(path)
+            .map_err(|error| format!("can't look at {}: {error}", path.display()))?;
         Ok::<u64, String>(stat.f_bavail.saturating_mul(stat.f_frsize))
     };
     let mut least = u64::MAX;

@@ -152,13 +152,19 @@ impl Report {
         }
         writeln!(out, "\n## Steps\n\n| step | began | took | what |\n| --- | --- | --- | --- |")?;
         for step in &self.steps {
-            let took = step.took_millis.map_or_else(|| "(killed)".to_owned(), |millis| format!("{millis} ms"));
+            let took =
+                step.took_millis.map_or_else(|| "(killed)".to_owned(), |millis| format!("{millis} ms"));
             let mut what = step.notes.join("; ");
             if let Some(failed) = &step.failed {
                 what = format!("**failed: {failed}** {what}");
             }
             let what = what.replace('|', "\\|").replace('\n', " ");
-            writeln!(out, "| {} | {} | {took} | {what} |", step.step, step.began_at.strftime("%H:%M:%S%.3f"))?;
+            writeln!(
+                out,
+                "| {} | {} | {took} | {what} |",
+                step.step,
+                step.began_at.strftime("%H:%M:%S%.3f")
+            )?;
         }
         writeln!(out, "\n## Conditions\n\n| condition | verdict | what was seen |\n| --- | --- | --- |")?;
         for finding in &self.conditions {
@@ -180,7 +186,9 @@ impl Report {
 
     fn write_positions(&self, out: &mut String) -> std::fmt::Result {
         let facts = &self.facts;
-        let show = |lsn: Option<wald_core::lsn::Lsn>| lsn.map_or_else(|| "not known".to_owned(), |lsn| lsn.to_string());
+        let show = |lsn: Option<wald_core::lsn::Lsn>| {
+            lsn.map_or_else(|| "not known".to_owned(), |lsn| lsn.to_string())
+        };
         if let Some(before) = facts.timeline_before {
             writeln!(
                 out,
@@ -204,17 +212,18 @@ impl Report {
 
 /// What the operator does next.
 fn to_do(facts: &Facts, options: &PromoteOptions) -> Vec<String> {
-    let data = facts.old_data_directory.clone().or_else(|| {
-        options.data_dir.as_ref().map(|path| path.to_string_lossy().into_owned())
-    });
+    let data = facts
+        .old_data_directory
+        .clone()
+        .or_else(|| options.data_dir.as_ref().map(|path| path.to_string_lossy().into_owned()));
     let data = data.unwrap_or_else(|| "DATA_DIRECTORY".to_owned());
     let (here, old) = (&options.here, &options.old);
     vec![
         format!("Keep the old primary ({old}) down: if it starts as it is, there are two primaries."),
         format!(
-            "Make it a standby of the new one, on its host, as the user of PostgreSQL, once it was shut down in \
-             order (after a crash start and stop it once, cut off from all clients, or leave out nothing of what \
-             pg_rewind says; it needs wal_log_hints or data checksums, and a superuser on the source):\n\n   \
+            "Make it a standby of the new one: CHECKPOINT on the new primary first (pg_rewind reads its timeline from \
+             the last checkpoint), then on the old primary's host, as the user of PostgreSQL, with the server \
+             stopped (it needs wal_log_hints or data checksums, and a superuser on the source):\n\n   \
              ```\n   pg_rewind --target-pgdata={data} --source-server='host={} port={} user=postgres dbname=postgres' \
              --restore-target-wal --write-recovery-conf --progress\n   ```\n\n   then start it, and look at \
              `wald lag` on the new primary. (`--restore-target-wal` takes WAL that it lacks from the archive, with \
@@ -240,21 +249,29 @@ fn to_do(facts: &Facts, options: &PromoteOptions) -> Vec<String> {
 pub fn plan_lines(options: &PromoteOptions) -> Vec<String> {
     let mut lines = Vec::new();
     for pooler in &options.routers.pgbouncer {
-        lines.push(format!("{}: PAUSE, for {} s at most", pooler.name(), options.pause_timeout.as_secs_f32()));
+        lines.push(format!(
+            "{}: PAUSE, for {} s at most",
+            pooler.name(),
+            options.pause_timeout.as_secs_f32()
+        ));
     }
     for proxy in &options.routers.haproxy {
         lines.push(format!("{}: into maintenance", proxy.name()));
     }
     lines.push(match &options.fence_command {
         Some(command) => format!("fence the old primary ({}): {command}", options.old),
-        None => format!("prove that the old primary ({}) is down: no answer, and a silent archive", options.old),
+        None => {
+            format!("prove that the old primary ({}) is down: no answer, and a silent archive", options.old)
+        }
     });
     lines.push("wait until everything that it wrote is received and replayed".to_owned());
     lines.push(match &options.trigger_file {
         Some(path) => format!("make {}", path.display()),
         None => format!("SELECT pg_promote(true, {})", options.promote_timeout.as_secs()),
     });
-    lines.push("wait for the end of recovery, and for the new timeline's history in the repository".to_owned());
+    lines.push(
+        "wait for the end of recovery, and for the new timeline's history in the repository".to_owned(),
+    );
     for proxy in &options.routers.haproxy {
         let server = proxy.new_server.as_deref().unwrap_or(&proxy.server);
         let address = match proxy.new_server {

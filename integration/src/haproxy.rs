@@ -70,14 +70,14 @@ impl HaProxy {
         Ok(answer)
     }
 
-    /// The line of its server in `show servers state`.
+    /// What `show servers state` says of its server, without what health checks and time change.
     pub fn server_line(&self) -> Result<String> {
         let answer = self.ask(&format!("show servers state {BACKEND}"))?;
         let line = answer.lines().find(|line| line.contains(&format!(" {SERVER} ")));
-        // What changes by itself, the seconds since the last change, is left out.
+        // Address, operational state, administrative state, port.
         let kept = |line: &str| {
-            let fields = line.split(' ').enumerate().filter(|(index, _)| *index != 9);
-            fields.map(|(_, field)| field).collect::<Vec<_>>().join(" ")
+            let fields: Vec<&str> = line.split(' ').collect();
+            [4, 5, 6, 18].iter().filter_map(|at| fields.get(*at).copied()).collect::<Vec<_>>().join(" ")
         };
         line.map(kept).context("HAProxy has no such server")
     }

@@ -35,7 +35,7 @@ fn start_load(pair: &Pair, database: &str) -> Result<Process> {
 }
 
 /// What pgbench was told to be committed: its log has a line for each, with the client, the
-/// transaction's number from 0, and when it ended.
+/// transaction's number from 1, and when it ended.
 struct Acknowledged {
     rows: BTreeSet<String>,
     ended_micros: Vec<u64>,
@@ -52,7 +52,7 @@ fn acknowledged(dir: &Path, database: &str) -> Result<Acknowledged> {
         for line in fs::read_to_string(&path)?.lines() {
             let fields: Vec<u64> = line.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
             let [client, number, _, _, second, micros, ..] = fields.as_slice() else { continue };
-            rows.insert(format!("{database} {client} {}", number + 1));
+            rows.insert(format!("{database} {client} {number}"));
             ended_micros.push(second * 1_000_000 + micros);
         }
     }

@@ -141,6 +141,8 @@ fn killed_before_the_promotion_was_asked_for_it_is_taken_back() -> Result<()> {
     assert_eq!(code, 1, "what was taken back was promoted: {said}");
     assert!(said.contains("rolled back"), "{said}");
     pair.assert_one_primary()?;
+    pair.wait_streaming()?;
+    begun_anew_or_nothing_to_take_back(&mut pair)?;
     // Two runs at once: the second one is refused.
     let hook = format!(
         "touch {0}/held; while [ ! -e {0}/go ]; do sleep 0.05; done; exit 1",
@@ -159,6 +161,27 @@ fn killed_before_the_promotion_was_asked_for_it_is_taken_back() -> Result<()> {
     pair.sandbox.write("go", "")?;
     assert_eq!(first.wait_end(DEADLINE)?.code(), Some(1));
     pair.assert_one_primary()
+}
+
+/// Without a hook that takes the fence away: it is begun anew, or, where the old primary was dead
+/// before, there is nothing to take away.
+fn begun_anew_or_nothing_to_take_back(pair: &mut Pair) -> Result<()> {
+    let wald = pair.wald(pair.settings())?;
+    killed_at(&wald, "catch_up:begun")?;
+    let stuck = wald.run(&["promote", "--abort", "--yes"])?.exited_with(3)?;
+    assert!(stuck.said().contains("there is no unfence_command"), "{}", stuck.said());
+    wald.run(&["promote", "--yes"])?.success()?;
+    pair.turn_over();
+    pair.assert_one_primary()?;
+    pair.rejoin()?;
+    // The primary is dead.
+    let wald = pair.wald(pair.settings())?;
+    pair.primary.cluster.kill_hard()?;
+    killed_at(&wald, "catch_up:begun")?;
+    wald.run(&["promote", "--abort", "--yes"])?.success()?;
+    pair.primary.cluster.start()?;
+    pair.assert_one_primary()?;
+    pair.wait_streaming()
 }
 
 /// The process that replays, of which a promotion is a request.

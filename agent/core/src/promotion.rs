@@ -14,6 +14,7 @@
 //! nothing is running that the fence would break, so that clients wait instead of failing.
 
 pub mod condition;
+pub mod conninfo;
 pub mod archive_check;
 pub mod fence;
 pub mod haproxy_reply;

@@ -105,7 +105,7 @@ async fn begin(promote_options: PromoteOptions, args: &PromoteArgs) -> Result<Be
         promote_options.here, promote_options.old
     );
     Consent::from_flag(args.yes).obtain(&what)?;
-    Ok(Begun::Run(Box::new(promote::begin(promote_options, Clock::System, checked)?)))
+    Ok(Begun::Run(Box::new(promote::begin(promote_options, Clock::System, checked).await?)))
 }
 
 /// The first SIGINT, SIGTERM or SIGHUP turns a run back while that is possible; the steps in the

@@ -15,7 +15,7 @@ use crate::fs::FsError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use wald_core::promotion::{Act, Course, Mark, Next, Seen, Server, next};
+use wald_core::promotion::{Act, Course, Mark, Next, Seen, Server, may_turn_back, next};
 
 const COMMAND: &str = "wald promote";
 
@@ -76,21 +76,49 @@ fn open(options: PromoteOptions, clock: Clock, lock: RunLock, journal: Journal) 
 }
 
 /// Begins a promotion whose conditions were looked at and agreed to. Refused while another one is
-/// open.
-pub fn begin(options: PromoteOptions, clock: Clock, checked: Checked) -> Result<Run, PromoteError> {
+/// open and leads forward. One that is being taken back, and could not be to its end, may be begun
+/// anew instead: all of it is done and proven again.
+pub async fn begin(options: PromoteOptions, clock: Clock, checked: Checked) -> Result<Run, PromoteError> {
     let lock = journal::lock(&options.state_dir)?;
     refuse_open(&options)?;
-    let journal = Journal::new(clock.now(), options.forced.clone(), checked.findings, checked.facts);
+    let before = journal::file(&options.state_dir).read::<Journal>()?.filter(|found| found.ended.is_none());
+    let mut journal = Journal::new(clock.now(), options.forced.clone(), checked.findings, checked.facts);
+    if let Some(before) = before {
+        let mut run = open(options, clock, lock, before);
+        run.wait_for_hook().await?;
+        may_turn_back(&run.journal.progress, &run.look().await)?;
+        // What a step found in the way that it made itself is not what was there before.
+        let Facts {
+            in_maintenance_before,
+            old_took_writes,
+            writes_stopped_at,
+            files_before,
+            primary_lsn,
+            ..
+        } = run.journal.facts;
+        journal.facts.in_maintenance_before = in_maintenance_before;
+        journal.facts.old_took_writes = old_took_writes;
+        journal.facts.writes_stopped_at = writes_stopped_at;
+        journal.facts.files_before = files_before;
+        journal.facts.primary_lsn = primary_lsn;
+        run.journal = journal;
+        run.checked = true;
+        run.save()?;
+        return Ok(run);
+    }
     let mut run = open(options, clock, lock, journal);
     run.checked = true;
     run.save()?;
     Ok(run)
 }
 
-/// Whether a promotion is open: a new one is refused before anything is asked or looked at.
+/// Whether a promotion is open that leads forward: a new one is refused before anything is asked
+/// or looked at.
 pub fn refuse_open(options: &PromoteOptions) -> Result<(), PromoteError> {
     match journal::file(&options.state_dir).read::<Journal>()? {
-        Some(journal) if journal.ended.is_none() => Err(PromoteError::Unfinished { id: journal.id }),
+        Some(journal) if journal.ended.is_none() && journal.progress.course() == Course::Forward => {
+            Err(PromoteError::Unfinished { id: journal.id })
+        }
         _ => Ok(()),
     }
 }
@@ -108,11 +136,7 @@ pub async fn reopen(options: PromoteOptions, clock: Clock) -> Result<Run, Promot
     let mut options = options;
     options.forced.clone_from(&journal.forced);
     let mut run = open(options, clock, lock, journal);
-    if let Some(running) = run.journal.hook.take() {
-        run.say("a hook of the run before may still be running: waiting for its end");
-        hook::outlived(&running, run.options.hook_timeout).await;
-    }
-    run.save()?;
+    run.wait_for_hook().await?;
     Ok(run)
 }
 
@@ -141,6 +165,15 @@ impl Run {
         eprintln!("wald promote: {text}");
     }
 
+    /// A hook of a run that was killed must not work against this one.
+    async fn wait_for_hook(&mut self) -> Result<(), FsError> {
+        if let Some(running) = self.journal.hook.take() {
+            self.say("a hook of the run before may still be running: waiting for its end");
+            hook::outlived(&running, self.options.hook_timeout).await;
+        }
+        self.save()
+    }
+
     /// Whether the promotion was asked for, at any time.
     pub(super) fn attempted(&self) -> bool {
         self.journal.progress.mark(Act::Promote) != Mark::Untouched
@@ -166,7 +199,10 @@ impl Run {
                 Ok(Next::RolledBack) => return self.ended(End::RolledBack, cause),
                 Err(refusal) => refusal.into(),
             };
-            if self.course() == Course::Back {
+            // Conditions that are not met when a run is taken up again are no failure of a step: the
+            // operator decides whether to force them, to wait, or to turn back.
+            let unmet = matches!(failed, PromoteError::Step { act: Act::Preconditions, .. });
+            if unmet || self.course() == Course::Back {
                 return self.ended(End::Unfinished, Some(failed));
             }
             match self.turn_back(failed).await {

@@ -43,6 +43,7 @@ impl Run {
         // The clients are held: what it has written by now is all that they were told.
         if before.lsn.is_some() && !self.attempted() {
             self.journal.facts.primary_lsn = before.lsn;
+            self.journal.facts.old_took_writes = true;
         }
         if before.data_directory.is_some() {
             self.journal.facts.old_data_directory = before.data_directory;
@@ -131,10 +132,14 @@ impl Run {
             self.note("the old primary takes writes");
             return Ok(());
         }
+        if !self.journal.facts.old_took_writes {
+            self.note("the old primary took no writes before either: there is nothing to take back");
+            return Ok(());
+        }
         let Some(command) = self.options.unfence_command.clone() else {
             return Err(PromoteError::NotTakenBack(format!(
                 "the old primary at {} does not take writes, and there is no unfence_command: start it, and then \
-                 `wald promote --abort` lets the clients go on",
+                 `wald promote --abort` lets the clients go on; or have `wald promote` begin anew",
                 self.options.old
             )));
         };

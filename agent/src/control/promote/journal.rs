@@ -80,6 +80,10 @@ pub struct Facts {
     pub timeline_before: Option<TimelineId>,
     /// The new one.
     pub timeline_after: Option<TimelineId>,
+    /// Whether the old primary took writes before it was fenced: whether there is anything to take
+    /// back.
+    #[serde(default)]
+    pub old_took_writes: bool,
     /// How far the old primary had written when it was last asked before the fence.
     pub primary_lsn: Option<Lsn>,
     /// What the standby had received when it was promoted.

@@ -14,6 +14,7 @@ use wald_core::lsn::Lsn;
 use wald_core::promotion::Server;
 use wald_core::promotion::archive_check::{self, Archive, ArchiveState, TAIL_SEGMENTS_MAX};
 use wald_core::promotion::condition::{Condition, Finding, Lag, judge_lag};
+use wald_core::promotion::conninfo;
 use wald_core::promotion::fence::{Answer, proven};
 use wald_core::promotion::pgbouncer_file::Target;
 use wald_core::quantity::Bytes;
@@ -107,11 +108,15 @@ pub async fn check(options: &PromoteOptions, now: Timestamp) -> Result<Checked, 
 
 async fn ask_standby(database: &Database) -> Result<Standby, DatabaseError> {
     const ACTION: &str = "tell what kind of standby it is";
-    // What the role may not see is NULL here, and told as such by the conditions.
+    // What the role may not see is NULL here, and told as such by the conditions. The control file
+    // knows of a new timeline from the next restart point on only, and the receiver as long as it
+    // runs: the segments in pg_wal tell at any time.
     let sql = "\
         SELECT pg_catalog.has_function_privilege('pg_catalog.pg_promote(boolean, integer)', 'EXECUTE') AS may_promote, \
                (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system_id, \
-               greatest(c.timeline_id, m.min_recovery_end_timeline, r.received_tli)::int8 AS timeline, \
+               greatest(c.timeline_id, m.min_recovery_end_timeline, r.received_tli, \
+                   (SELECT ('x' || max(substr(name, 1, 8)))::bit(32)::int8 FROM pg_catalog.pg_ls_waldir() \
+                    WHERE name ~ '^[0-9A-F]{24}$'))::int8 AS timeline, \
                pg_catalog.pg_last_wal_replay_lsn()::text AS replayed, \
                pg_catalog.pg_is_wal_replay_paused() AS replay_paused, \
                r.pid IS NOT NULL AS receiving, r.sender_host, r.sender_port, \
@@ -131,7 +136,7 @@ async fn ask_standby(database: &Database) -> Result<Standby, DatabaseError> {
     let sender_host: Option<String> = value(&row, "sender_host", ACTION)?;
     let sender_port: Option<i32> = value(&row, "sender_port", ACTION)?;
     let sender = sender_host.zip(sender_port.and_then(|port| u16::try_from(port).ok()));
-    let configured = conninfo.and_then(|text| text.parse().ok()).as_ref().and_then(look::target_of);
+    let configured = conninfo.as_deref().and_then(conninfo::target);
     let replayed: Option<String> = value(&row, "replayed", ACTION)?;
     Ok(Standby {
         may_promote: value(&row, "may_promote", ACTION)?,
@@ -195,8 +200,8 @@ fn rights(standby: &Standby, options: &PromoteOptions) -> Finding {
 
 async fn upstream(options: &PromoteOptions, standby: &Standby) -> Finding {
     let Some(found) = &standby.upstream else {
-        let detail = "nobody can tell where this server received from: primary_conninfo is empty, or hidden from \
-                      this role (it needs pg_monitor)";
+        let detail = "nobody can tell where this server received from: primary_conninfo names no host, or is \
+                      hidden from this role (it needs pg_monitor)";
         return Finding::unmet(Condition::Upstream, &options.forced, detail);
     };
     let state = if standby.receiving { "is receiving" } else { "was receiving, and is not now," };

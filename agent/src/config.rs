@@ -25,7 +25,7 @@ pub use check::ConfigError;
 pub use connections::Connections;
 pub use http::Http;
 pub use lag::Lag;
-pub use promotion::Promotion;
+pub use promotion::{HaProxy, OldSessions, PgBouncer, Promotion};
 pub use vacuum::Vacuum;
 
 /// Where the configuration is looked for when neither `--config` nor `WALD_CONFIG` names one.

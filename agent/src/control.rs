@@ -18,3 +18,4 @@ pub mod vacuum;
 pub mod sessions;
 pub mod indexes;
 pub mod connections;
+pub mod promote;

@@ -24,9 +24,12 @@ pub mod seaweed;
 pub mod weak_store;
 pub mod radosgw;
 pub mod forward_proxy;
+pub mod pgbouncer;
+pub mod haproxy;
 
 pub mod agent;
 pub mod scene;
+pub mod pair;
 pub mod binaries;
 pub mod repository;
 pub mod wald;

@@ -1,6 +1,6 @@
 //! A throw-away PostgreSQL 15 cluster: made, started, asked, crashed and thrown away.
 //!
-//! It listens on a Unix socket in its sandbox and nowhere else. Where it listens and who may log
+//! It listens on a Unix socket in its sandbox and nowhere else, unless a suite wants loopback. Where it listens and who may log
 //! in is said on the server's command line, never in `postgresql.conf`: a cluster restored from
 //! a backup carries its origin's configuration, and both must be able to run side by side.
 
@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-/// Part of the socket's name; no TCP port is ever opened.
-const PORT: &str = "5432";
+/// Part of the socket's name; no TCP port is opened by default.
+const PORT: u16 = 5432;
 /// Crash recovery of what the suites write takes seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
@@ -70,6 +70,8 @@ pub struct Cluster {
     socket_dir: PathBuf,
     log: PathBuf,
     environment: Vec<(String, String)>,
+    port: u16,
+    listens: bool,
     server: Option<Process>,
 }
 
@@ -106,6 +108,8 @@ impl Cluster {
             socket_dir,
             log: sandbox.path().join(format!("{name}.log")),
             environment: Vec::new(),
+            port: PORT,
+            listens: false,
             server: None,
         })
     }
@@ -130,6 +134,18 @@ impl Cluster {
         Cluster::adopt(sandbox, name, &data_dir)
     }
 
+    /// From its next start on it listens on this port of 127.0.0.1 too, which is then part of its
+    /// socket's name.
+    pub fn listen_on_loopback(&mut self, port: u16) {
+        self.port = port;
+        self.listens = true;
+    }
+
+    /// The port, on loopback or in its socket's name.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its data directory.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
@@ -142,7 +158,7 @@ impl Cluster {
 
     /// How libpq reaches it, in keyword/value form.
     pub fn connection(&self) -> String {
-        format!("host={} port={PORT} user=postgres dbname=postgres", self.socket_dir.display())
+        format!("host={} port={} user=postgres dbname=postgres", self.socket_dir.display(), self.port)
     }
 
     /// Appends a line to `postgresql.conf`; a later line wins over an earlier one.
@@ -163,7 +179,7 @@ impl Cluster {
     /// One of PostgreSQL's client programs, to be run against this cluster as its account.
     pub fn command(&self, program: &str) -> Result<Command> {
         let mut command = self.account.command(parts::postgres_program(program)?);
-        command.env("PGHOST", &self.socket_dir).env("PGPORT", PORT);
+        command.env("PGHOST", &self.socket_dir).env("PGPORT", self.port.to_string());
         command.env("PGUSER", "postgres").env("PGDATABASE", "postgres");
         Ok(command)
     }
@@ -193,7 +209,8 @@ impl Cluster {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg("-D")
             .arg(&self.data_dir)
-            .args(["-p", PORT, "-c", "listen_addresses=", "-c", "logging_collector=off"])
+            .args(["-p", &self.port.to_string(), "-c", "logging_collector=off"])
+            .args(["-c", if self.listens { "listen_addresses=127.0.0.1" } else { "listen_addresses=" }])
             .args(["-c", "log_line_prefix=%m [%p] "])
             .arg("-c")
             .arg(format!("unix_socket_directories={}", self.socket_dir.display()));
@@ -270,6 +287,11 @@ impl Cluster {
     /// Everything that the server has logged, over all of its starts.
     pub fn log_text(&self) -> String {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Gives a file in its data directory to its account.
+    pub(crate) fn own(&self, path: &Path) -> Result<()> {
+        self.account.own(path)
     }
 
     fn log_tail(&self) -> String {

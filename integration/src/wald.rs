@@ -84,6 +84,14 @@ impl Settings {
         self.set(section, key, quoted)
     }
 
+    /// Takes one away.
+    pub fn unset(mut self, section: &str, key: &str) -> Settings {
+        if let Some(keys) = self.sections.get_mut(section) {
+            keys.remove(key);
+        }
+        self
+    }
+
     /// Sets one unless it is set.
     fn or_text(self, section: &str, key: &str, value: impl AsRef<str>) -> Settings {
         let present = self.sections.get(section).is_some_and(|keys| keys.contains_key(key));

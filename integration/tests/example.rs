@@ -43,6 +43,15 @@ fn the_example_holds_known_keys_only_and_its_defaults_are_the_defaults() -> Resu
         "#basic_auth_file",
         "#limit",
         "#pgbouncer",
+        "#primary =",
+        "#host =",
+        "#fence_command",
+        "#unfence_command",
+        "#trigger_file",
+        "#pgbouncer =",
+        "#haproxy =",
+        "#secret_command",
+        "#smoke_connection",
     ];
     let uncommented = |keep: &dyn Fn(&str) -> bool| {
         let lines = example.lines().map(|line| match line.strip_prefix('#') {

@@ -99,6 +99,8 @@ pub mod blockers;
 pub mod index_review;
 #[cfg(feature = "formats")]
 pub mod connection_policy;
+#[cfg(feature = "formats")]
+pub mod promotion;
 
 pub mod sequence;
 pub mod queue;

@@ -39,7 +39,9 @@ pub fn sql(role: &str, version_num: u32) -> String {
          -- Reading what postgresql.auto.conf holds, to put it back: wald vacuum boost.\n\
          GRANT EXECUTE ON FUNCTION pg_catalog.pg_show_all_file_settings() TO {name};\n\
          -- Promotion: wald promote.\n\
-         GRANT EXECUTE ON FUNCTION pg_catalog.pg_promote(boolean, integer) TO {name};\n"
+         GRANT EXECUTE ON FUNCTION pg_catalog.pg_promote(boolean, integer) TO {name};\n\
+         -- Its smoke test writes a row into a table of its own, wald.promotion_probe.\n\
+         CREATE SCHEMA IF NOT EXISTS wald AUTHORIZATION {name};\n"
     ));
     if version_num >= 150_000 {
         text.push_str(&format!(

@@ -1,0 +1,153 @@
+//! Steps 3 and 5: the routers, away from the old primary and to this server; and back.
+//!
+//! Invariants: away, the poolers come first and the proxies second: a pooler that is paused asks
+//! its proxy for nothing, so that no client meets a server in maintenance. Here and back it is the
+//! other way round: a pooler that goes on finds its proxy ready. Each part can be done again.
+
+use super::drive::Run;
+use super::error::PromoteError;
+use super::journal::Facts;
+use super::look;
+use super::options::PromoteOptions;
+use super::pgbouncer::Paused;
+use crate::explain::chain;
+use wald_core::promotion::condition::{Condition, Finding, Verdict};
+use wald_core::promotion::fence::Answer;
+
+/// Whether the routers answer and know what is to be changed.
+pub(super) async fn check(options: &PromoteOptions, findings: &mut Vec<Finding>, facts: &mut Facts) {
+    let mut finding = |router: String, looked: Result<String, PromoteError>| match looked {
+        Ok(detail) => findings.push(Finding::met(Condition::Routers, detail)),
+        Err(error) => {
+            let finding = Finding::unmet(Condition::Routers, &options.forced, chain(&error));
+            if finding.verdict == Verdict::Forced {
+                facts.routers_skipped.push(router);
+            }
+            findings.push(finding);
+        }
+    };
+    for pooler in &options.routers.pgbouncer {
+        finding(pooler.name(), pooler.check().await);
+    }
+    let mut in_maintenance = Vec::new();
+    for proxy in &options.routers.haproxy {
+        let looked = proxy.check().await.map(|(detail, maintenance)| {
+            if maintenance {
+                in_maintenance.push(proxy.name());
+            }
+            detail
+        });
+        finding(proxy.name(), looked);
+    }
+    facts.in_maintenance_before = in_maintenance;
+}
+
+impl Run {
+    /// Holds the clients.
+    pub(super) async fn route_away(&mut self) -> Result<(), PromoteError> {
+        let routers = self.options.routers.clone();
+        if routers.is_empty() {
+            self.note("there are no routers");
+            return Ok(());
+        }
+        if self.journal.facts.writes_stopped_at.is_none() {
+            self.journal.facts.writes_stopped_at = Some(self.clock.now());
+            self.save()?;
+        }
+        for pooler in &routers.pgbouncer {
+            if !self.journal.takes_part(&pooler.name()) {
+                continue;
+            }
+            match pooler.pause(self.options.pause_timeout).await? {
+                Paused::All => self.note(format!("{} is paused", pooler.name())),
+                Paused::StillRunning => self.still_running(&pooler.name()).await?,
+            }
+        }
+        for proxy in &routers.haproxy {
+            if self.journal.takes_part(&proxy.name()) {
+                proxy.away().await?;
+                self.note(format!("{} is in maintenance", proxy.name()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Transactions that don't end. Where the old primary is silent they hang on it and are lost
+    /// anyway; else they would fail, and somebody has to want that.
+    async fn still_running(&mut self, router: &str) -> Result<(), PromoteError> {
+        let detail = format!(
+            "{router}: transactions were still running after {} s",
+            self.options.pause_timeout.as_secs_f32()
+        );
+        let silent = matches!(look::old_primary(&self.options).await.answer, Answer::None { .. });
+        if silent || self.journal.forced.contains(&Condition::ClientsHeld) {
+            self.note(format!("{detail}; they fail with the old primary"));
+            return Ok(());
+        }
+        Err(PromoteError::Condition { condition: Condition::ClientsHeld, detail })
+    }
+
+    /// Sends the clients here.
+    pub(super) async fn route_here(&mut self) -> Result<(), PromoteError> {
+        let routers = self.options.routers.clone();
+        for proxy in &routers.haproxy {
+            if self.journal.takes_part(&proxy.name()) {
+                let done = proxy.here().await?;
+                self.note(done);
+            }
+        }
+        for pooler in &routers.pgbouncer {
+            if !self.journal.takes_part(&pooler.name()) {
+                continue;
+            }
+            let path = pooler.config_file.clone();
+            let done = pooler.retarget(|before| {
+                // The file as it was, before it is not any more.
+                if let Some(path) = path {
+                    self.journal.facts.files_before.entry(path).or_insert_with(|| before.to_owned());
+                }
+                self.save()
+            })?;
+            pooler.reload().await?;
+            pooler.resume().await?;
+            self.note(done.unwrap_or_else(|| format!("{} goes on, its target is the same", pooler.name())));
+        }
+        if self.journal.facts.writes_back_at.is_none() {
+            self.journal.facts.writes_back_at = Some(self.clock.now());
+            self.save()?;
+        }
+        // Clients are served already: a slow secret store must not keep them waiting.
+        if let Some(command) = self.options.secret_command.clone() {
+            let said = self.hook("secret_command", &command, self.options.hook_timeout).await?;
+            self.note(format!("secret_command succeeded {said}").trim_end().to_owned());
+        }
+        Ok(())
+    }
+
+    /// Lets the clients go on to the old primary.
+    pub(super) async fn route_back(&mut self) -> Result<(), PromoteError> {
+        let routers = self.options.routers.clone();
+        // One that can't be reached must not keep the others held.
+        let mut problem = None;
+        for proxy in &routers.haproxy {
+            let name = proxy.name();
+            let was_so = self.journal.facts.in_maintenance_before.contains(&name);
+            if self.journal.takes_part(&name) && !was_so {
+                match proxy.back().await {
+                    Ok(()) => self.note(format!("{name} is ready again")),
+                    Err(error) => problem = Some(error),
+                }
+            }
+        }
+        for pooler in &routers.pgbouncer {
+            if self.journal.takes_part(&pooler.name()) {
+                match pooler.resume().await {
+                    Ok(()) => self.note(format!("{} goes on", pooler.name())),
+                    Err(error) => problem = Some(error),
+                }
+            }
+        }
+        self.journal.facts.writes_back_at = Some(self.clock.now());
+        problem.map_or(Ok(()), Err)
+    }
+}

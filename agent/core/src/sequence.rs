@@ -8,9 +8,12 @@
 //! failure is forgotten at once, so that the next request tries afresh; an absence that a
 //! prefetch met only ends the looking ahead, it is never an answer; what is held is bounded.
 
+mod course;
 mod depth;
 
+use crate::history::TimelineHistory;
 use crate::segment::{SegmentName, SegmentSize};
+use course::Course;
 use depth::Depth;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -63,13 +66,16 @@ struct Window {
     stop_at: Option<SegmentName>,
     /// How many may be held for now; at most `held_max`.
     depth: usize,
+    /// What comes after what.
+    course: Course,
 }
 
 impl Window {
     fn new(size: SegmentSize, limits: Limits) -> Self {
         let limits = Limits { in_flight_max: limits.in_flight_max.max(1), held_max: limits.held_max.max(1) };
         let depth = limits.held_max;
-        Self { size, limits, held: BTreeMap::new(), asked: None, stop_at: None, depth }
+        let course = Course::default();
+        Self { size, limits, held: BTreeMap::new(), asked: None, stop_at: None, depth, course }
     }
 
     fn request(&mut self, name: SegmentName) -> Answer {
@@ -90,30 +96,29 @@ impl Window {
         if in_flight >= self.limits.in_flight_max || self.held.len() >= self.depth {
             return None;
         }
-        let mut name = self.asked?.next(self.size)?;
+        let mut name = self.course.after(self.asked?, self.size)?;
         while self.held.contains_key(&name) {
-            name = name.next(self.size)?;
+            name = self.course.after(name, self.size)?;
         }
         // A window that reaches further than it is wide would leave holes behind it.
-        let reach = name.number(self.size)?.checked_sub(self.asked?.number(self.size)?)?;
+        let reach = self.course.distance(self.asked?, name, self.size)?;
         let within = usize::try_from(reach).is_ok_and(|reach| reach <= self.depth);
         (within && self.stop_at.is_none_or(|stop| name < stop)).then_some(name)
     }
 
-    /// Drops finished segments that PostgreSQL will not ask for next: those behind `name`, of
-    /// another timeline, or beyond the window.
+    /// Whether PostgreSQL will ask for `name` soon after `asked`, or does so now.
+    fn is_near(&self, asked: SegmentName, name: SegmentName) -> bool {
+        let distance = self.course.distance(asked, name, self.size);
+        distance.and_then(|d| usize::try_from(d).ok()).is_some_and(|d| d <= self.limits.held_max)
+    }
+
+    /// Drops finished segments that PostgreSQL will not ask for next: those behind `name`, off its
+    /// course, or beyond the window.
     fn drop_outside(&mut self, name: SegmentName) -> Vec<SegmentName> {
-        let number = name.number(self.size);
-        let last = number.and_then(|number| number.checked_add(u64::try_from(self.limits.held_max).ok()?));
-        let useful = |held: &SegmentName| {
-            held.timeline() == name.timeline()
-                && held.number(self.size) >= number
-                && held.number(self.size) <= last
-        };
         let outside: Vec<SegmentName> = self
             .held
             .iter()
-            .filter(|(held, progress)| **progress == Progress::Finished && !useful(held))
+            .filter(|(held, progress)| **progress == Progress::Finished && !self.is_near(name, **held))
             .map(|(held, _)| *held)
             .collect();
         for name in &outside {
@@ -218,6 +223,12 @@ impl Prefetch {
         (answer, self.window.drop_outside(name))
     }
 
+    /// PostgreSQL was given this history: the timelines that it replays are those of one of the
+    /// histories that it asks for, most likely of the last one that there is.
+    pub fn follow(&mut self, history: &TimelineHistory) {
+        self.window.course = Course::of(history, self.window.size);
+    }
+
     /// The next segment to fetch.
     pub fn candidate(&self) -> Option<SegmentName> {
         self.window.candidate()
@@ -231,14 +242,7 @@ impl Prefetch {
     /// `name` is in the spool, proven; to fetch it took so long.
     pub fn fetched(&mut self, name: SegmentName, took: Duration) -> Keep {
         self.depth.fetched(took);
-        let near = self.window.asked.is_some_and(|asked| {
-            let reach = name.number(self.window.size).zip(asked.number(self.window.size));
-            let reach = reach.and_then(|(name, asked)| name.checked_sub(asked));
-            name.timeline() == asked.timeline()
-                && reach.is_some_and(|reach| {
-                    usize::try_from(reach).is_ok_and(|reach| reach <= self.window.limits.held_max)
-                })
-        });
+        let near = self.window.asked.is_some_and(|asked| self.window.is_near(asked, name));
         match self.window.held.get_mut(&name) {
             Some(progress) if near => {
                 *progress = Progress::Finished;
@@ -325,6 +329,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_fetched_ahead_follows_the_history_to_the_next_timeline() {
+        let mut ahead = Prefetch::new(SegmentSize::DEFAULT, LIMITS);
+        let history = TimelineHistory::parse(TimelineId::new(2).unwrap(), b"1\t0/3000000\tx\n").unwrap();
+        ahead.follow(&history);
+        ahead.request(segment(1, 2), NOW);
+        assert_eq!(ahead.candidate(), Some(segment(2, 3)));
+        ahead.begin(segment(2, 3));
+        assert_eq!(ahead.fetched(segment(2, 3), NOW), Keep::Keep);
+        assert_eq!(ahead.request(segment(2, 3), NOW), (Answer::Finished, vec![]));
+    }
+
+    #[test]
     fn an_absence_met_ahead_is_never_an_answer() {
         let mut ahead = Prefetch::new(SegmentSize::DEFAULT, LIMITS);
         ahead.request(segment(1, 1), NOW);
@@ -345,6 +361,8 @@ mod tests {
         Succeed(usize),
         Fail(usize),
         Restart,
+        /// Timeline 2 begins in this segment.
+        Follow(u64),
     }
 
     fn any_event() -> impl Strategy<Value = Event> {
@@ -354,6 +372,7 @@ mod tests {
             3 => (0usize..8).prop_map(Event::Succeed),
             1 => (0usize..8).prop_map(Event::Fail),
             1 => Just(Event::Restart),
+            1 => (1u64..12).prop_map(Event::Follow),
         ]
     }
 
@@ -389,7 +408,7 @@ mod tests {
                         ahead.confirmed(name);
                     }
                     Event::Fail(index) if index < in_flight.len() => ahead.failed(in_flight.swap_remove(index)),
-                    Event::Succeed(_) | Event::Fail(_) => {}
+                    Event::Succeed(_) | Event::Fail(_) | Event::Follow(_) => {}
                     Event::Restart => {
                         ahead = PushAhead::new(SegmentSize::DEFAULT, LIMITS);
                         in_flight.clear();
@@ -439,6 +458,11 @@ mod tests {
                     }
                     Event::Fail(index) if index < in_flight.len() => ahead.failed(in_flight.swap_remove(index)),
                     Event::Succeed(_) | Event::Fail(_) => {}
+                    Event::Follow(number) => {
+                        let text = format!("1\t{}\tx\n", segment(2, number).start(SegmentSize::DEFAULT).unwrap());
+                        let history = TimelineHistory::parse(TimelineId::new(2).unwrap(), text.as_bytes());
+                        ahead.follow(&history.unwrap());
+                    }
                     Event::Restart => {
                         ahead = Prefetch::new(SegmentSize::DEFAULT, LIMITS);
                         in_flight.clear();

@@ -28,8 +28,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wald_core::history::TimelineHistory;
 use wald_core::segment::SegmentName;
 use wald_core::sequence::{Answer, Keep, Limits, Prefetch};
+use wald_core::timeline::TimelineId;
 use wald_core::wal_file::WalFile;
 
 /// A recovery that asks for nothing for so long is over. Replaying a segment takes seconds.
@@ -98,9 +100,15 @@ impl Restorer {
     async fn attempt(&self, request: &Resolved) -> Result<u64, RestoreError> {
         match request.file {
             WalFile::Segment(name) => self.segment(name, request).await,
-            WalFile::Partial(_) | WalFile::History(_) | WalFile::BackupLabel(..) => {
+            WalFile::Partial(_) | WalFile::BackupLabel(..) => {
                 let proven = self.bring(request.file).await?;
                 self.place(proven, request).await
+            }
+            WalFile::History(timeline) => {
+                let proven = self.bring(request.file).await?;
+                let bytes = self.place(proven, request).await?;
+                self.follow(timeline, request).await;
+                Ok(bytes)
             }
         }
     }
@@ -142,8 +150,17 @@ impl Restorer {
         }
     }
 
-    fn step(&self, name: SegmentName, request: &Resolved) -> Step {
+    /// Looks ahead along the history that PostgreSQL was just given. One that can't be read is
+    /// PostgreSQL's to complain of; the guess stays what it was.
+    async fn follow(&self, timeline: TimelineId, request: &Resolved) {
+        let path = request.destination.clone();
+        let Ok(Ok(text)) = aside(move || std::fs::read(path)).await else { return };
+        let Ok(history) = TimelineHistory::parse(timeline, &text) else { return };
         let mut windows = self.lock();
+        self.window(&mut windows, request).ahead.follow(&history);
+    }
+
+    fn window<'w>(&self, windows: &'w mut HashMap<PathBuf, Window>, request: &Resolved) -> &'w mut Window {
         let size = self.restore.repository.segment_size();
         let window = windows.entry(request.data_dir.clone()).or_insert_with(|| Window {
             asked_at: Instant::now(),
@@ -152,6 +169,12 @@ impl Restorer {
             fetching: HashMap::new(),
         });
         window.asked_at = Instant::now();
+        window
+    }
+
+    fn step(&self, name: SegmentName, request: &Resolved) -> Step {
+        let mut windows = self.lock();
+        let window = self.window(&mut windows, request);
         let (answer, dropped) = window.ahead.request(name, self.started.elapsed());
         for name in dropped {
             window.spooled.remove(&name);

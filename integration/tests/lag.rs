@@ -172,6 +172,10 @@ fn a_paused_replay_is_told(pair: &mut Pair) -> Result<()> {
     let far = replicas.iter().find(|replica| replica["name"] == "far").context("far")?;
     assert!(number(&far["replay"]["bytes"])? > 0.0, "{seen}");
     assert_eq!(far["flush"]["bytes"], 0, "{seen}");
+    // Whether PostgreSQL has measured it or not: that is never told as no lag.
+    wait::until_true("the primary to tell of it", DEADLINE, || {
+        Ok(pair.on_primary.run(&["lag", "--check"])?.code() != 0)
+    })?;
     pair.far.exec("select pg_wal_replay_resume()")?;
     Pair::wait_check(&pair.on_far, 0)?;
     Ok(())

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
+use wald_integration::agent::archive_through;
 use wald_integration::pair::{Pair, end_of};
 use wald_integration::parts;
 use wald_integration::postgres::Shutdown;
@@ -170,6 +171,11 @@ fn rewind_by_the_report(pair: &mut Pair, report: &Value) -> Result<()> {
     shell.args(["-c", &format!("PATH={bin}:$PATH; {command}")]);
     let rewound = run(shell)?.success()?;
     assert!(rewound.said().contains("Done!"), "{}", rewound.said());
+    // Its configuration is the new primary's now, as the report says.
+    let agent = &pair.standby.agent;
+    archive_through(&mut pair.standby.cluster, agent)?;
+    pair.standby.cluster.configure(&format!("restore_command = '{}'", agent.restore_command()))?;
+    pair.standby.cluster.configure("cluster_name = 'a'")?;
     pair.standby.cluster.start()?;
     pair.primary.wait_streaming("a")?;
     assert_eq!(pair.standby.cluster.scalar("select to_regclass('astray') is null")?, "t");

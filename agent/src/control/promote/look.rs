@@ -39,7 +39,11 @@ impl OldLook {
 
 /// Asks the old primary what it is.
 pub(super) async fn old_primary(options: &PromoteOptions) -> OldLook {
-    let reason = |error: &DatabaseError| chain(error);
+    // The text of a ConnectError speaks of [cluster] connection: its cause is what matters.
+    let reason = |error: &DatabaseError| match error {
+        DatabaseError::Connect(ConnectError::Connect(cause)) => chain(cause),
+        error => chain(error),
+    };
     match tokio::time::timeout(OLD_TIMEOUT, ask_old(&options.primary)).await {
         Err(_) => {
             OldLook::only(Answer::None { reason: format!("no answer within {} s", OLD_TIMEOUT.as_secs()) })

@@ -15,7 +15,7 @@ use wald_core::promotion::Server;
 use wald_core::promotion::archive_check::{self, Archive, ArchiveState, TAIL_SEGMENTS_MAX};
 use wald_core::promotion::condition::{Condition, Finding, Lag, judge_lag};
 use wald_core::promotion::conninfo;
-use wald_core::promotion::fence::{Answer, proven};
+use wald_core::promotion::fence::{Answer, Evidence, proven};
 use wald_core::promotion::pgbouncer_file::Target;
 use wald_core::quantity::Bytes;
 use wald_core::system_id::SystemId;
@@ -389,6 +389,7 @@ fn fence_possible(
     }
     let evidence = fence::evidence_without_hook(options, state.and_then(|state| state.last_stored_at), now);
     match proven(&old.answer, evidence) {
+        Ok(how) if evidence == Evidence::Forced => Finding::unmet(condition, &options.forced, how),
         Ok(how) => Finding::met(condition, how),
         // Only silence may be believed on the operator's word.
         Err(why) if matches!(old.answer, Answer::None { .. }) => {

@@ -225,7 +225,9 @@ fn to_do(facts: &Facts, options: &PromoteOptions) -> Vec<String> {
              the last checkpoint), then on the old primary's host, as the user of PostgreSQL, with the server \
              stopped (it needs wal_log_hints or data checksums, and a superuser on the source):\n\n   \
              ```\n   pg_rewind --target-pgdata={data} --source-server='host={} port={} user=postgres dbname=postgres' \
-             --restore-target-wal --write-recovery-conf --progress\n   ```\n\n   then start it, and look at \
+             --restore-target-wal --write-recovery-conf --progress\n   ```\n\n   pg_rewind also replaces the configuration files \
+             in its data directory by the new primary's (Debian keeps them elsewhere): put its own back. Then start it, \
+             and look at \
              `wald lag` on the new primary. (`--restore-target-wal` takes WAL that it lacks from the archive, with \
              the restore_command that its configuration has.)",
             here.host, here.port

@@ -187,12 +187,13 @@ fn condition(wald: &Wald, name: &str, arguments: &[&str]) -> Result<(String, Str
     let all: Vec<&str> = ["promote", "--dry-run", "--json"].iter().chain(arguments).copied().collect();
     let finished = wald.run(&all)?;
     let value: Value = serde_json::from_str(&finished.stdout).with_context(|| finished.said())?;
-    let conditions = value["conditions"].as_array().context("conditions")?;
+    let conditions = value.get("conditions").and_then(Value::as_array).context("conditions")?;
     // There is one for each router: what is not met comes first.
-    let mut found: Vec<&Value> = conditions.iter().filter(|found| found["condition"] == name).collect();
-    found.sort_by_key(|found| found["verdict"] == "met");
+    let mut found: Vec<&Value> =
+        conditions.iter().filter(|found| found.get("condition").is_some_and(|found| found == name)).collect();
+    found.sort_by_key(|found| found.get("verdict").is_some_and(|verdict| verdict == "met"));
     let found = found.first().with_context(|| format!("no condition {name} in {value}"))?;
-    let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+    let text = |key: &str| found.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok((text("verdict"), text("detail"), finished.code()))
 }
 

@@ -199,8 +199,12 @@ mod tests {
 
     #[tokio::test]
     async fn as_many_parts_as_may_be_under_way_are_taken_before_any_thread_has_begun() {
-        let context =
-            ReadContext { page_rules: None, progress: Progress::new(), cancel: CancellationToken::new() };
+        let context = ReadContext {
+            page_rules: None,
+            rate: std::sync::Arc::new(crate::rate::RateLimit::new(None)),
+            progress: Progress::new(),
+            cancel: CancellationToken::new(),
+        };
         let workers = Workers::start(NonZeroUsize::new(8).unwrap(), 1, context).unwrap();
         let (store, id) = (Store::memory(), BackupId::new(jiff::Timestamp::UNIX_EPOCH, BackupKind::Full));
         let parts = (0..workers.parts_at_once()).map(|number| {

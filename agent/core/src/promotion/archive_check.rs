@@ -144,7 +144,7 @@ mod tests {
     fn an_archive_that_holds_all_whole_segments_has_neither_gap_nor_tail() {
         let state = state(&[(1, 3), (1, 4), (1, 5)], 6);
         assert_eq!((state.gaps.len(), state.tail_count), (0, 0));
-        assert_eq!(state.end, Lsn::new((6 * 16) << 20));
+        assert_eq!(state.end, Lsn::new(6 * (16 << 20)));
         assert!(state.later_timelines.is_empty());
     }
 

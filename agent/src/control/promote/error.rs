@@ -1,5 +1,6 @@
 //! Why a promotion, or a step of it, does not go on.
 
+use crate::control::claim::ClaimError;
 use crate::control::consent::ConsentError;
 use crate::database::DatabaseError;
 use crate::fs::FsError;
@@ -95,6 +96,9 @@ pub enum PromoteError {
     /// The file system.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// Somebody else owns the state directory.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// Nobody agreed.
     #[error(transparent)]
     Consent(#[from] ConsentError),

@@ -4,6 +4,7 @@
 //! end in it, until the next promotion begins.
 
 use super::error::PromoteError;
+use crate::control::claim::owned;
 use crate::control::audit::who;
 use crate::control::state_file::StateFile;
 use crate::fs::FsError;
@@ -165,8 +166,10 @@ pub struct RunLock {
     _file: File,
 }
 
-/// Takes the lock, or says that another run has it.
+/// Takes the lock, or says that another run has it. Whoever takes it leaves files behind that the agent
+/// has to be able to replace.
 pub(super) fn lock(state_dir: &Path) -> Result<RunLock, PromoteError> {
+    owned(state_dir)?;
     let path = state_dir.join(LOCK);
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(|error| FsError::new("create", dir, error))?;

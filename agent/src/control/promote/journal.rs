@@ -4,8 +4,8 @@
 //! end in it, until the next promotion begins.
 
 use super::error::PromoteError;
-use crate::control::claim::owned;
 use crate::control::audit::who;
+use crate::control::claim::owned;
 use crate::control::state_file::StateFile;
 use crate::fs::FsError;
 use jiff::Timestamp;

@@ -102,6 +102,7 @@ pub mod connection_policy;
 #[cfg(feature = "formats")]
 pub mod promotion;
 
+#[cfg(feature = "formats")]
 pub mod sequence;
 pub mod queue;
 pub mod outcome;

@@ -229,3 +229,16 @@ impl Metrics {
         (self.spool_hits.get(), self.spool_waits.get())
     }
 }
+
+/// A gauge that has no sample until it is set: 0 would read as 1970.
+struct OnceSet(Gauge);
+
+impl Collector for OnceSet {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        if self.0.get() == 0.0 { Vec::new() } else { self.0.collect() }
+    }
+}

@@ -11,9 +11,11 @@ use crate::store::TryCounts;
 use board::{Board, Posted};
 use jiff::Timestamp;
 use last_runs::LastRunsCollector;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use std::path::Path;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 use tries::TriesCollector;
 use wald_core::outcome::RestoreFinding;
@@ -51,7 +53,6 @@ pub struct Metrics {
     registry: Registry,
     board: Arc<Board>,
     last_archived: Gauge,
-    last_archived_is_known: Once,
     is_failing: IntGauge,
     archived_files: IntCounter,
     archived_bytes: IntCounter,
@@ -92,11 +93,11 @@ impl Metrics {
         for finding in FINDINGS {
             restore_requests.with_label_values(&[finding_name(finding)]);
         }
-        // Registered with the first value: 0 would read as 1970.
         let last_archived = Gauge::new(
             "wald_archive_last_archived_timestamp_seconds",
             "When this agent last told PostgreSQL that a WAL file is archived",
         )?;
+        registry.register(Box::new(OnceSet(last_archived.clone())))?;
         let is_failing = IntGauge::new(
             "wald_archive_failing",
             "1 if the last request to archive a file was answered \"try again\", else 0",
@@ -107,7 +108,6 @@ impl Metrics {
         Ok(Self {
             board,
             last_archived,
-            last_archived_is_known: Once::new(),
             is_failing,
             archived_files: counter("wald_archived_files_total", "WAL files confirmed by the repository")?,
             archived_bytes: counter("wald_archived_bytes_total", "Their bytes as PostgreSQL wrote them")?,
@@ -157,10 +157,6 @@ impl Metrics {
     pub fn acknowledged(&self, now: Timestamp) {
         self.is_failing.set(0);
         self.last_archived.set(seconds(now));
-        self.last_archived_is_known.call_once(|| {
-            // Its name is its own, so nothing can be in its way.
-            let _ = self.registry.register(Box::new(self.last_archived.clone()));
-        });
     }
 
     /// A file of `raw` bytes was confirmed as an object of `stored` bytes.
@@ -231,5 +227,18 @@ impl Metrics {
     /// Requests found in the spool, and those that waited for a fetch on its way.
     pub fn prefetch_totals(&self) -> (u64, u64) {
         (self.spool_hits.get(), self.spool_waits.get())
+    }
+}
+
+/// A gauge that has no sample until it is set: 0 would read as 1970.
+struct OnceSet(Gauge);
+
+impl Collector for OnceSet {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        if self.0.get() == 0.0 { Vec::new() } else { self.0.collect() }
     }
 }

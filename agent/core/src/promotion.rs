@@ -135,10 +135,22 @@ impl Progress {
         self.course
     }
 
+    /// What a run that begins anew knows of the one before, which was not taken back to its end: clients
+    /// may be held and the old primary fenced, so that turning back takes that back as well.
+    pub fn anew(&self) -> Self {
+        let mut begun = self.begun.clone();
+        begun.retain(|act| matches!(act, Act::RouteAway | Act::Fence));
+        Self { begun, done: BTreeSet::new(), course: Course::Forward }
+    }
+
     /// Before a step's first effect. A step that was done before is done again.
     pub fn begin(&mut self, act: Act) {
         self.begun.insert(act);
         self.done.remove(&act);
+        if act == Act::Fence {
+            // A server that has to be fenced again may have written again.
+            self.done.remove(&Act::CatchUp);
+        }
     }
 
     /// After a step was checked.
@@ -254,7 +266,7 @@ pub fn next(progress: &Progress, seen: &Seen) -> Result<Next, Refusal> {
         Course::Back => next_back(progress, seen),
         Course::Forward => match progress.mark(Act::Promote) {
             Mark::Untouched => next_before(progress, seen),
-            Mark::Begun => next_attempted(seen),
+            Mark::Begun => next_attempted(progress, seen),
             Mark::Done => next_after(progress, seen),
         },
     }
@@ -282,11 +294,15 @@ fn next_before(progress: &Progress, seen: &Seen) -> Result<Next, Refusal> {
 }
 
 /// The promotion was asked for, and nobody knows yet what came of it.
-fn next_attempted(seen: &Seen) -> Result<Next, Refusal> {
+fn next_attempted(progress: &Progress, seen: &Seen) -> Result<Next, Refusal> {
     match (seen.server, seen.old) {
         (Server::Silent, _) => Err(Refusal::ServerSilent),
         // Whether this server is promoted already or will be in a moment: the old one comes first.
         (_, OldPrimary::MayWrite) => Ok(Next::Do(Act::Fence)),
+        // What the old one wrote since, if it was back for a while.
+        (Server::Standby, OldPrimary::Quiet) if progress.mark(Act::CatchUp) != Mark::Done => {
+            Ok(Next::Do(Act::CatchUp))
+        }
         // A server that is promoted already is found to be by the step itself.
         (Server::Standby | Server::Primary, OldPrimary::Quiet) => Ok(Next::Do(Act::Promote)),
     }

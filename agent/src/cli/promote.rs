@@ -193,6 +193,15 @@ fn promote_options(config: &Config, forced: Vec<Condition>) -> Result<PromoteOpt
     let primary = promotion.primary.clone().ok_or_else(|| {
         missing("promotion.primary", "the primary of this standby, such as \"host=10.0.0.5 dbname=postgres\"")
     })?;
+    let one = primary.parse::<tokio_postgres::Config>().is_ok_and(|parsed| parsed.get_hosts().len() == 1);
+    if !one {
+        // Of several the one that answers would be asked, whichever that is.
+        return Err(missing(
+            "promotion.primary with one host",
+            "the old primary's own address, and no other",
+        )
+        .into());
+    }
     let target = |connection: &str| {
         let parsed = connection.parse::<tokio_postgres::Config>().ok()?;
         promote::target_of(&parsed)

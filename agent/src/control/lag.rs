@@ -91,7 +91,7 @@ async fn standby(database: &Database) -> Result<StandbySample, LagError> {
     Ok(StandbySample {
         received: lsn(&row, "received", ACTION)?,
         replayed: lsn(&row, "replayed", ACTION)?,
-        last_transaction_age: span(&row, "age", ACTION)?,
+        last_transaction_age: age(&row, "age", ACTION)?,
         receiver: receiver(database, timeout).await?,
         streams: value::<Option<bool>>(&row, "streams", ACTION)?.unwrap_or(false),
         pause,
@@ -191,6 +191,13 @@ fn lsn(row: &Row, column: &str, action: &'static str) -> Result<Option<Lsn>, Dat
 fn span(row: &Row, column: &str, action: &'static str) -> Result<Option<Duration>, DatabaseError> {
     let seconds: Option<f64> = value(row, column, action)?;
     Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()))
+}
+
+/// An age by another server's clock. One of less than nothing says that the clocks differ, and nothing
+/// about the age.
+fn age(row: &Row, column: &str, action: &'static str) -> Result<Option<Duration>, DatabaseError> {
+    let seconds: Option<f64> = value(row, column, action)?;
+    Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
 }
 
 fn unsigned(number: Option<i64>) -> Option<u64> {

@@ -198,6 +198,10 @@ impl Session {
         match (self.own, self.beyond) {
             (true, _) => Some("it is wald's own"),
             (false, true) => Some("it is a superuser's, and only a superuser may end it"),
+            (false, false) if matches!(self.application.as_str(), "pg_dump" | "pg_dumpall") => {
+                // The leader of a parallel dump sleeps in its transaction until all of it is done.
+                Some("it is a dump's, which holds its snapshot by it")
+            }
             (false, false) => None,
         }
     }

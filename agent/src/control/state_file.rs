@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// No file of these is larger.
@@ -51,7 +52,9 @@ impl StateFile {
         }
         let temporary = self.path.with_extension("new");
         // Data first, then the name, then the directory that holds the name.
-        let written = File::create(&temporary).and_then(|mut file| {
+        // It may hold what the server's configuration holds, such as passwords: nobody else reads it.
+        let opened = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+        let written = opened.and_then(|mut file| {
             file.write_all(&text)?;
             file.sync_all()
         });

@@ -10,6 +10,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Opts};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 /// Reads the records below a state directory.
 pub(super) struct LastRunsCollector {
@@ -22,6 +23,7 @@ pub(super) struct LastRunsCollector {
     is_good: GaugeVec,
     /// How long the last run took, in seconds.
     took: GaugeVec,
+    alone: Mutex<()>,
 }
 
 impl LastRunsCollector {
@@ -42,6 +44,7 @@ impl LastRunsCollector {
                 "1 if the last nightly run of this kind was good, 0 if it failed or had findings",
             )?,
             took: gauge("wald_last_run_seconds", "How long the last nightly run of this kind took")?,
+            alone: Mutex::new(()),
         })
     }
 
@@ -56,6 +59,9 @@ impl Collector for LastRunsCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        // One scrape at a time: a record that can't be read any more has no sample.
+        let _alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gauges().into_iter().for_each(GaugeVec::reset);
         for kind in RunKind::ALL {
             let label = &[kind.name()];
             let Ok(Some(runs)) = runs::read(&self.state_dir, kind) else { continue };

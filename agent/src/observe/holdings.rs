@@ -73,7 +73,10 @@ pub(super) async fn watch(at: Observatory) {
         *due = Some(match read(at, &now).await {
             Ok(()) => Instant::now() + READ_EVERY,
             Err(error) => {
-                tracing::debug!(error = %chain(&error), "can't read what the repository holds");
+                tracing::warn!(error = %chain(&error), "can't read what the repository holds");
+                // What was seen before is no longer known to be so.
+                at.metrics.publish(Observer::Holdings, Seen::default());
+                at.lock().holdings = None;
                 Instant::now() + READ_AGAIN
             }
         });
@@ -88,7 +91,11 @@ async fn read(at: &Observatory, changes: &Changes) -> Result<(), HoldingsError> 
     let listing = collect(&repository).await?;
     let newest = newest(&listing);
     let locked_until = match newest {
-        Some(backup) => lock_of(&repository, backup).await?,
+        // Keys that restore may not be allowed to read locks; the rest is worth knowing all the same.
+        Some(backup) => lock_of(&repository, backup).await.unwrap_or_else(|error| {
+            tracing::debug!(error = %chain(&error), "can't read the lock of the newest backup");
+            None
+        }),
         None => None,
     };
     let rto = newest.map(|backup| rto(&listing, backup, changes));

@@ -22,6 +22,8 @@ pub enum Answer {
     ReadOnly,
     /// It takes writes.
     Writable,
+    /// It is the server that is to be promoted: the address leads here.
+    Itself,
     /// Something answers, and it can't be told what it would do.
     Unclear {
         /// What it said.
@@ -49,7 +51,7 @@ pub fn quiet(answer: &Answer, evidence: Evidence) -> OldPrimary {
         Answer::None { .. } | Answer::InRecovery => OldPrimary::Quiet,
         // A session may take the default back, so this counts only where the hook meant it so.
         Answer::ReadOnly if evidence == Evidence::HookSucceeded => OldPrimary::Quiet,
-        Answer::ReadOnly | Answer::Writable | Answer::Unclear { .. } => OldPrimary::MayWrite,
+        Answer::ReadOnly | Answer::Writable | Answer::Itself | Answer::Unclear { .. } => OldPrimary::MayWrite,
     }
 }
 
@@ -79,6 +81,11 @@ pub fn proven(answer: &Answer, evidence: Evidence) -> Result<&'static str, Strin
         (Answer::Writable, _) => {
             Err("it answers and takes writes: stop it, or configure fence_command".to_owned())
         }
+        (Answer::Itself, _) => {
+            Err("promotion.primary leads to this server itself, so that the old primary can't be \
+                                    looked at: name the old primary's own address there"
+                .to_owned())
+        }
         (Answer::Unclear { reason }, _) => Err(format!("something answers at its address: {reason}")),
     }
 }
@@ -87,13 +94,14 @@ pub fn proven(answer: &Answer, evidence: Evidence) -> Result<&'static str, Strin
 mod tests {
     use super::*;
 
-    fn answers() -> [Answer; 5] {
+    fn answers() -> [Answer; 6] {
         let reason = String::new();
         [
             Answer::None { reason: reason.clone() },
             Answer::InRecovery,
             Answer::ReadOnly,
             Answer::Writable,
+            Answer::Itself,
             Answer::Unclear { reason },
         ]
     }
@@ -105,6 +113,7 @@ mod tests {
     fn nothing_proves_a_server_fenced_that_takes_writes() {
         for evidence in EVIDENCE {
             assert!(proven(&Answer::Writable, evidence).is_err());
+            assert!(proven(&Answer::Itself, evidence).is_err());
             assert!(proven(&Answer::Unclear { reason: String::new() }, evidence).is_err());
             assert_eq!(quiet(&Answer::Writable, evidence), OldPrimary::MayWrite);
         }

@@ -200,6 +200,45 @@ fn killed_while_it_is_taken_back_it_is_taken_back_further() {
 }
 
 #[test]
+fn begun_anew_after_a_way_back_that_stood_still_it_knows_what_is_to_be_taken_back() {
+    for (world, mut journal) in killed_states(&World::new(), &Progress::default()) {
+        if journal.turn_back(&world.seen(false)).is_err() {
+            continue;
+        }
+        for (world, journal) in killed_states(&world, &journal) {
+            let anew = journal.anew();
+            assert_eq!(anew.course(), Course::Forward);
+            resume_and_abort(&world, &anew);
+            for (world, journal) in killed_states(&world, &anew) {
+                resume_and_abort(&world, &journal);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_an_old_primary_wrote_that_came_back_is_waited_for_again() {
+    let (mut world, mut journal) = (World::new(), Progress::default());
+    for act in [Act::RouteAway, Act::Fence, Act::CatchUp] {
+        journal.begin(act);
+        world.act(act);
+        journal.finish(act);
+    }
+    for begun in [false, true] {
+        let (mut world, mut journal) = (world.clone(), journal.clone());
+        if begun {
+            journal.begin(Act::Promote);
+        }
+        world.old_writes = true;
+        assert_eq!(next(&journal, &world.seen(true)), Ok(Next::Do(Act::Fence)));
+        journal.begin(Act::Fence);
+        world.act(Act::Fence);
+        journal.finish(Act::Fence);
+        assert_eq!(next(&journal, &world.seen(true)), Ok(Next::Do(Act::CatchUp)), "{begun}");
+    }
+}
+
+#[test]
 fn once_the_promotion_was_asked_for_only_a_restart_of_the_standby_opens_the_way_back() {
     let (mut world, mut journal) = (World::new(), Progress::default());
     let promote = 4;

@@ -101,6 +101,7 @@ pub async fn begin(options: PromoteOptions, clock: Clock, checked: Checked) -> R
         journal.facts.writes_stopped_at = writes_stopped_at;
         journal.facts.files_before = files_before;
         journal.facts.primary_lsn = primary_lsn;
+        journal.progress = run.journal.progress.anew();
         run.journal = journal;
         run.checked = true;
         run.save()?;

@@ -7,10 +7,10 @@ use super::{archive, look};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use wald_core::lsn::Lsn;
-use wald_core::promotion::OldPrimary;
 use wald_core::promotion::archive_check::{self, Archive};
 use wald_core::promotion::condition::Condition;
 use wald_core::promotion::fence::{Answer, Evidence, proven, quiet};
+use wald_core::promotion::{Act, Mark, OldPrimary, Server};
 
 /// How long a server may take to be gone after its fence's hook has ended.
 const QUIET_WITHIN: Duration = Duration::from_secs(5);
@@ -41,8 +41,12 @@ impl Run {
     pub(super) async fn fence(&mut self) -> Result<(), PromoteError> {
         let before = look::old_primary(&self.options).await;
         // The clients are held: what it has written by now is all that they were told.
-        if before.lsn.is_some() && !self.attempted() {
+        let standby = look::here(&self.options).await.server == Server::Standby;
+        if before.lsn.is_some() && standby {
             self.journal.facts.primary_lsn = before.lsn;
+        }
+        // One that can't tell what it is, because it has no connection left, say, counts as one that writes.
+        if standby && matches!(before.answer, Answer::Writable | Answer::ReadOnly | Answer::Unclear { .. }) {
             self.journal.facts.old_took_writes = true;
         }
         if before.data_directory.is_some() {
@@ -122,11 +126,22 @@ impl Run {
     /// How the old primary counts right now.
     pub(super) async fn look_at_old(&self) -> OldPrimary {
         let evidence = self.journal.facts.evidence.unwrap_or(Evidence::Nothing);
-        quiet(&look::old_primary(&self.options).await.answer, evidence)
+        match look::old_primary(&self.options).await.answer {
+            // The old primary's address has followed the role; that it is fenced was proven before.
+            Answer::Itself if self.journal.progress.mark(Act::Promote) == Mark::Done => OldPrimary::Quiet,
+            answer => quiet(&answer, evidence),
+        }
     }
 
     /// Takes the fence away, and looks whether the old primary takes writes again.
     pub(super) async fn unfence(&mut self) -> Result<(), PromoteError> {
+        self.take_fence_away().await?;
+        // What the report says of a fence is what stands.
+        (self.journal.facts.fenced, self.journal.facts.evidence) = (None, None);
+        Ok(())
+    }
+
+    async fn take_fence_away(&mut self) -> Result<(), PromoteError> {
         let answer = look::old_primary(&self.options).await.answer;
         if answer == Answer::Writable {
             self.note("the old primary takes writes");

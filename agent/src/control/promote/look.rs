@@ -29,11 +29,13 @@ pub(super) struct OldLook {
     pub lsn: Option<Lsn>,
     pub data_directory: Option<String>,
     pub system_id: Option<SystemId>,
+    /// When its postmaster was started, as text to be compared only.
+    started: Option<String>,
 }
 
 impl OldLook {
     fn only(answer: Answer) -> Self {
-        Self { answer, lsn: None, data_directory: None, system_id: None }
+        Self { answer, lsn: None, data_directory: None, system_id: None, started: None }
     }
 }
 
@@ -48,7 +50,11 @@ pub(super) async fn old_primary(options: &PromoteOptions) -> OldLook {
         Err(_) => {
             OldLook::only(Answer::None { reason: format!("no answer within {} s", OLD_TIMEOUT.as_secs()) })
         }
-        Ok(Ok(look)) => look,
+        Ok(Ok(look)) => {
+            // An address that moves, or a name, may lead here meanwhile: to ask oneself proves nothing.
+            let here = here(options).await.started;
+            if here.is_some() && here == look.started { OldLook::only(Answer::Itself) } else { look }
+        }
         Ok(Err(error)) if is_silence(&error) => OldLook::only(Answer::None { reason: reason(&error) }),
         Ok(Err(error)) => OldLook::only(Answer::Unclear { reason: reason(&error) }),
     }
@@ -74,6 +80,7 @@ async fn ask_old(connection: &str) -> Result<OldLook, DatabaseError> {
     let sql = "SELECT current_setting('default_transaction_read_only')::bool AS read_only, \
                current_setting('data_directory', true) AS data_directory, \
                (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system_id, \
+               pg_catalog.pg_postmaster_start_time()::text AS started, \
                CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL \
                     ELSE pg_catalog.pg_current_wal_flush_lsn()::text END AS lsn";
     let row = database.query_one(ACTION, Right::Login, sql, &[]).await;
@@ -96,6 +103,7 @@ async fn ask_old(connection: &str) -> Result<OldLook, DatabaseError> {
         lsn: lsn.and_then(|text| text.parse().ok()),
         data_directory: value(&row, "data_directory", ACTION)?,
         system_id: Some(parsed(&row, "system_id", ACTION)?),
+        started: Some(value(&row, "started", ACTION)?),
     })
 }
 

@@ -96,12 +96,36 @@ impl PgBouncer {
             match self.ask(&command, timeout).await {
                 Ok(Some(_)) => {}
                 Ok(None) => paused = Paused::StillRunning,
-                // From a run that was killed, or by hand.
-                Err(PromoteError::Router { reason, .. }) if reason.contains("already") => {}
+                // From a run that was killed, or by hand: it may still be waiting for the last ones.
+                Err(PromoteError::Router { reason, .. }) if reason.contains("already") => {
+                    if !self.is_drained(timeout).await? {
+                        paused = Paused::StillRunning;
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(paused)
+    }
+
+    /// Waits until no server connection of its databases is in a transaction.
+    async fn is_drained(&self, timeout: Duration) -> Result<bool, PromoteError> {
+        let started = std::time::Instant::now();
+        loop {
+            let rows = self.ask("SHOW POOLS", TIMEOUT).await?.unwrap_or_default();
+            let column =
+                |row: &SimpleQueryRow, name: &str| row.try_get(name).ok().flatten().map(str::to_owned);
+            let busy = rows.iter().any(|row| {
+                let database = column(row, "database").unwrap_or_default();
+                let ours = database != "pgbouncer"
+                    && (self.databases.is_empty() || self.databases.contains(&database));
+                ours && column(row, "sv_active").is_none_or(|count| count != "0")
+            });
+            if !busy || started.elapsed() > timeout {
+                return Ok(!busy);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Lets transactions begin.

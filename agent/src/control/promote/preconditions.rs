@@ -83,6 +83,8 @@ pub async fn check(options: &PromoteOptions, now: Timestamp) -> Result<Checked, 
         facts: Facts {
             timeline_before: Some(standby.timeline),
             old_data_directory: old.data_directory.clone(),
+            old_took_writes: old.lsn.is_some(),
+            primary_lsn: old.lsn,
             ..Facts::default()
         },
     };

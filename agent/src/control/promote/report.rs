@@ -7,6 +7,7 @@ use crate::control::state_file::StateFile;
 use crate::fs::FsError;
 use jiff::Timestamp;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -80,7 +81,8 @@ impl From<&StepRecord> for ReportedStep {
 impl Report {
     /// The report of a journal.
     pub fn of(journal: &Journal, options: &PromoteOptions) -> Self {
-        let facts = &journal.facts;
+        // A pooler's file may hold passwords.
+        let facts = Facts { files_before: BTreeMap::new(), ..journal.facts.clone() };
         let without = facts.writes_stopped_at.zip(facts.writes_back_at);
         let promoted = journal.ended.as_ref().map(|end| end.promoted);
         let forced = journal.findings.iter().filter(|finding| finding.verdict == Verdict::Forced);
@@ -105,8 +107,8 @@ impl Report {
             forced,
             steps: journal.steps.iter().map(ReportedStep::from).collect(),
             seconds_without_writes: without.map(|(from, to)| to.duration_since(from).as_secs_f64()),
-            facts: facts.clone(),
-            to_do: if facts.timeline_after.is_some() { to_do(facts, options) } else { Vec::new() },
+            to_do: if facts.timeline_after.is_some() { to_do(&facts, options) } else { Vec::new() },
+            facts,
         }
     }
 
@@ -137,7 +139,12 @@ impl Report {
             writeln!(out, "- the old primary is fenced: {fenced}")?;
         }
         match self.seconds_without_writes {
-            Some(seconds) => writeln!(out, "- **{seconds:.2} s without writes**")?,
+            Some(seconds) if facts.old_took_writes => writeln!(out, "- **{seconds:.2} s without writes**")?,
+            Some(seconds) => writeln!(
+                out,
+                "- **clients were held for {seconds:.2} s**; the old primary took no writes before that, since when is \
+                 not known"
+            )?,
             None => writeln!(out, "- seconds without writes: not known")?,
         }
         if let Some(millis) = facts.lag_millis {
@@ -199,7 +206,11 @@ impl Report {
                 show(facts.replayed_lsn)
             )?;
             if let (Some(written), Some(replayed)) = (facts.primary_lsn, facts.replayed_lsn) {
-                writeln!(out, "- lag at the switch: {} bytes", written.bytes_since(replayed))?;
+                writeln!(
+                    out,
+                    "- lag at the switch: {} bytes, by the last look at the old primary before its fence",
+                    written.bytes_since(replayed)
+                )?;
             }
         }
         if let Some(after) = facts.timeline_after {

@@ -8,7 +8,7 @@ use super::drive::Run;
 use super::error::PromoteError;
 use super::journal::Facts;
 use super::look;
-use super::options::PromoteOptions;
+use super::options::{HaProxy, PgBouncer, PromoteOptions};
 use super::pgbouncer::Paused;
 use crate::explain::chain;
 use wald_core::promotion::condition::{Condition, Finding, Verdict};
@@ -87,30 +87,31 @@ impl Run {
         Err(PromoteError::Condition { condition: Condition::ClientsHeld, detail })
     }
 
-    /// Sends the clients here.
+    /// Sends the clients here. One router that can't be reached must not keep the clients of the others
+    /// held; with `--force routers` it does not keep the promotion from its end either.
     pub(super) async fn route_here(&mut self) -> Result<(), PromoteError> {
         let routers = self.options.routers.clone();
-        for proxy in &routers.haproxy {
-            if self.journal.takes_part(&proxy.name()) {
-                let done = proxy.here().await?;
-                self.note(done);
+        let mut problem = None;
+        let names =
+            routers.haproxy.iter().map(HaProxy::name).chain(routers.pgbouncer.iter().map(PgBouncer::name));
+        // Those that were passed over come last: they may be held from a run before.
+        let (taking_part, skipped): (Vec<_>, Vec<_>) = names.partition(|name| self.journal.takes_part(name));
+        for name in taking_part.iter().chain(&skipped) {
+            for proxy in routers.haproxy.iter().filter(|proxy| proxy.name() == *name) {
+                match proxy.here().await {
+                    Ok(done) => self.note(done),
+                    Err(error) => self.not_routed(name, error, &mut problem)?,
+                }
+            }
+            for pooler in routers.pgbouncer.iter().filter(|pooler| pooler.name() == *name) {
+                match self.lead_here(pooler).await {
+                    Ok(done) => self.note(done),
+                    Err(error) => self.not_routed(name, error, &mut problem)?,
+                }
             }
         }
-        for pooler in &routers.pgbouncer {
-            if !self.journal.takes_part(&pooler.name()) {
-                continue;
-            }
-            let path = pooler.config_file.clone();
-            let done = pooler.retarget(|before| {
-                // The file as it was, before it is not any more.
-                if let Some(path) = path {
-                    self.journal.facts.files_before.entry(path).or_insert_with(|| before.to_owned());
-                }
-                self.save()
-            })?;
-            pooler.reload().await?;
-            pooler.resume().await?;
-            self.note(done.unwrap_or_else(|| format!("{} goes on, its target is the same", pooler.name())));
+        if let Some(problem) = problem {
+            return Err(problem);
         }
         if self.journal.facts.writes_back_at.is_none() {
             self.journal.facts.writes_back_at = Some(self.clock.now());
@@ -124,27 +125,68 @@ impl Run {
         Ok(())
     }
 
+    async fn lead_here(&mut self, pooler: &PgBouncer) -> Result<String, PromoteError> {
+        let path = pooler.config_file.clone();
+        let done = pooler.retarget(|before| {
+            // The file as it was, before it is not any more.
+            if let Some(path) = path {
+                self.journal.facts.files_before.entry(path).or_insert_with(|| before.to_owned());
+            }
+            self.save()
+        })?;
+        pooler.reload().await?;
+        pooler.resume().await?;
+        Ok(done.unwrap_or_else(|| format!("{} goes on, its target is the same", pooler.name())))
+    }
+
+    /// A router that was not led here: the first such problem is kept, unless the operator goes on
+    /// without that router.
+    fn not_routed(
+        &mut self,
+        name: &str,
+        error: PromoteError,
+        problem: &mut Option<PromoteError>,
+    ) -> Result<(), PromoteError> {
+        let skipped = !self.journal.takes_part(name);
+        if skipped || self.journal.forced.contains(&Condition::Routers) {
+            let detail = format!("{name} was passed over and may hold clients still: {}", chain(&error));
+            self.note(detail);
+            if !skipped {
+                self.journal.facts.routers_skipped.push(name.to_owned());
+            }
+            return Ok(self.save()?);
+        }
+        self.note(format!("{name}: {}", chain(&error)));
+        problem.get_or_insert(error);
+        Ok(())
+    }
+
     /// Lets the clients go on to the old primary.
     pub(super) async fn route_back(&mut self) -> Result<(), PromoteError> {
         let routers = self.options.routers.clone();
-        // One that can't be reached must not keep the others held.
+        // One that can't be reached must not keep the others held. One that was passed over may be held
+        // from a run before.
         let mut problem = None;
+        let keep = |problem: &mut Option<PromoteError>, error| {
+            problem.get_or_insert(error);
+        };
         for proxy in &routers.haproxy {
             let name = proxy.name();
-            let was_so = self.journal.facts.in_maintenance_before.contains(&name);
-            if self.journal.takes_part(&name) && !was_so {
-                match proxy.back().await {
-                    Ok(()) => self.note(format!("{name} is ready again")),
-                    Err(error) => problem = Some(error),
-                }
+            if self.journal.facts.in_maintenance_before.contains(&name) {
+                continue;
+            }
+            match proxy.back().await {
+                Ok(()) => self.note(format!("{name} is ready again")),
+                Err(error) if self.journal.takes_part(&name) => keep(&mut problem, error),
+                Err(error) => self.note(format!("{name} was passed over: {}", chain(&error))),
             }
         }
         for pooler in &routers.pgbouncer {
-            if self.journal.takes_part(&pooler.name()) {
-                match pooler.resume().await {
-                    Ok(()) => self.note(format!("{} goes on", pooler.name())),
-                    Err(error) => problem = Some(error),
-                }
+            let name = pooler.name();
+            match pooler.resume().await {
+                Ok(()) => self.note(format!("{name} goes on")),
+                Err(error) if self.journal.takes_part(&name) => keep(&mut problem, error),
+                Err(error) => self.note(format!("{name} was passed over: {}", chain(&error))),
             }
         }
         self.journal.facts.writes_back_at = Some(self.clock.now());

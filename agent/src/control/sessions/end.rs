@@ -24,6 +24,7 @@ const END_QUERY: &str = "\
       AND a.state IN ('idle in transaction', 'idle in transaction (aborted)') \
       AND extract(epoch FROM pg_catalog.clock_timestamp() - a.state_change)::float8 >= $3 \
       AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid() \
+      AND a.application_name NOT IN ('pg_dump', 'pg_dumpall') \
       AND a.application_name NOT LIKE 'wald %' AND a.application_name <> current_setting('application_name') \
       AND (NOT r.rolsuper OR current_setting('is_superuser') = 'on')";
 

@@ -146,9 +146,15 @@ pub async fn begin(
             Ok(boost)
         }
         Err(error) => {
-            audit.write(COMMAND, Stage::Failed, &format!("{words}: {}", crate::explain::chain(&error)))?;
-            // Should taking back fail as well, the agent goes on with it at once.
-            journal.write(&Boost { until: since, ..boost.clone() })?;
+            // Nothing may keep what was changed from being taken back, and the journal's end is there for
+            // the case that this fails as well: then the agent goes on with it at once.
+            let failed = format!("{words}: {}", crate::explain::chain(&error));
+            if let Err(error) = audit.write(COMMAND, Stage::Failed, &failed) {
+                tracing::error!(error = %crate::explain::chain(&error), "this is missing in the audit log: {failed}");
+            }
+            if let Err(error) = journal.write(&Boost { until: since, ..boost.clone() }) {
+                tracing::error!(error = %crate::explain::chain(&error), "the boost's journal still has its old end");
+            }
             let source = Box::new(error);
             Err(match undo(&session, &journal, &boost, audit).await {
                 Ok(_) => BoostError::Begin(source),

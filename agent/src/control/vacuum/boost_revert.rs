@@ -80,7 +80,17 @@ pub(super) async fn undo(
         boost.settings.iter().zip(&taken).all(|(setting, taken)| taken.left || is_over(setting, force))
     };
     if !reload(session, &names, ended).await? {
-        return Err(BoostError::Overruled(names.join(", ")));
+        let file = in_file(session, &names).await?;
+        let is_ours = |setting: &BoostedSetting| {
+            setting.before.as_deref() != Some(setting.ours.as_str())
+                && file.get(&setting.name) == Some(&setting.ours)
+        };
+        if boost.settings.iter().any(is_ours) {
+            return Err(BoostError::Overruled(names.join(", ")));
+        }
+        // It is in force although postgresql.auto.conf has lost it: another file has made it permanent,
+        // and there is nothing left that is ours to take back.
+        note(Stage::Reverted, "a boosted value stays in force: it stands in another configuration file now");
     }
     journal.remove()?;
     let words: Vec<String> = taken.iter().map(|taken| format!("{} {}", taken.name, taken.detail)).collect();

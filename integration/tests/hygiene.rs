@@ -108,6 +108,9 @@ fn sessions_show_who_blocks_whom_and_only_sleepers_are_ended_when_asked() -> Res
     let behind = stage.wait("behind prepared", WAITS)?;
     stage.enter("wald of another kind", "app", &["begin", "select 1"])?;
     let own = stage.wait("wald of another kind", IDLE)?;
+    // As the leader of `pg_dump --jobs` is until all of the dump is written.
+    stage.enter("pg_dump", "app", &["begin", "select 1"])?;
+    let dump = stage.wait("pg_dump", IDLE)?;
     stage.enter("only idle", "app", &["select 1"])?;
     let idle = stage.wait("only idle", "state = 'idle'")?;
 
@@ -134,10 +137,10 @@ fn sessions_show_who_blocks_whom_and_only_sleepers_are_ended_when_asked() -> Res
         assert!(text.contains(wanted), "{wanted} is missing in:\n{text}");
     }
 
-    // Both that sleep have done so for a second.
-    wait::until_true("two sleepers", DEADLINE, || {
+    // All that sleep have done so for a second.
+    wait::until_true("three sleepers", DEADLINE, || {
         let report = json(&wald, &["sessions", "--idle-longer-than", "1s"])?;
-        Ok(list(&report["idle_in_transaction"]).len() == 2)
+        Ok(list(&report["idle_in_transaction"]).len() == 3)
     })?;
     let refused = wald.run(&["sessions", "--kill-idle-in-transaction", "1s"])?.exited_with(1)?.stderr;
     assert!(refused.contains("--yes") && refused.contains("1 session"), "{refused}");
@@ -151,6 +154,7 @@ fn sessions_show_who_blocks_whom_and_only_sleepers_are_ended_when_asked() -> Res
     assert_eq!((&ended["ended"][0]["pid"], &ended["ended"][0]["outcome"]), (&first.into(), &"ended".into()));
     assert_eq!(stage.pid("first")?, 0);
     assert_eq!(stage.pid("wald of another kind")?, own, "wald's own are kept");
+    assert_eq!(stage.pid("pg_dump")?, dump, "a dump's is kept");
     assert_eq!(stage.pid("only idle")?, idle);
     // Those behind it go on.
     stage.wait("second", IDLE)?;

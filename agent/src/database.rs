@@ -114,8 +114,6 @@ pub enum Right {
     AlterSystem(&'static str),
     /// What only a superuser or the owner of the table may do.
     Owner,
-    /// What only a superuser may do.
-    Superuser,
 }
 
 impl Right {
@@ -131,7 +129,6 @@ impl Right {
                 format!("GRANT ALTER SYSTEM ON PARAMETER {setting} TO {role} (PostgreSQL 15 and later)")
             }
             Right::Owner => "run this as the owner of the table, or as a superuser".to_owned(),
-            Right::Superuser => "run this as a superuser (--as-user or [cluster] connection)".to_owned(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The mirror of [`super::open`]. The format is `wald_core::frame`'s. The bytes come in windows of
 //! [`WINDOW_BYTES`], each of which becomes a zstd frame of its own: what is hashed is compressed
 //! while the processor's cache still has it, and nothing of a segment's size is in memory but what
-//! comes out. That costs half a percent of the compression (measured on pgbench's WAL).
+//! comes out. That costs about one percent of the compression (measured on pgbench's WAL).
 
 use bytes::Bytes;
 use wald_core::frame::{FrameError, FrameHeader};

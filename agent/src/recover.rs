@@ -27,6 +27,7 @@ mod space;
 mod tree;
 mod unpack;
 mod writable;
+mod write_out;
 
 pub use args::{Invocation, RestoreArgs};
 pub use error::RecoverError;

@@ -1,5 +1,5 @@
 //! Measures what everything that we started uses between two moments: CPU, exactly, and memory, by
-//! looking twenty times a second.
+//! looking five times a second.
 //!
 //! Told apart are the S3 server's CPU, which is the same for all but works on the same cores, and
 //! PostgreSQL's own; their memory is not counted, for it is not the tool's. This process is left out.
@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Two looks take about a hundredth of one core.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A look at 100 MiB takes a millisecond and more: twenty of them a second were a twelfth of a core, which
+/// the tools would have had.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What was used.
 #[derive(Debug, Clone, Copy)]

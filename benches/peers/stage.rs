@@ -1,7 +1,7 @@
 //! Where everything happens: one sandbox, one S3 server for all tools, and names for what is made.
 
 use crate::meter::Meter;
-use crate::processes::bury_orphans;
+use crate::processes::{Seen, bury_orphans};
 use crate::relay::Relay;
 use anyhow::{Context, Result};
 use std::fs;
@@ -79,18 +79,23 @@ impl Stage {
         format!("{of}{}", self.made.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Begins to measure everything but the S3 server.
+    /// Begins to measure everything but the S3 server. What earlier turns left to be written is on the disk
+    /// by then: the kernel would write it in the middle of this one.
     pub fn meter(&self) -> Meter {
+        rustix::fs::sync();
         Meter::start(self.server.id().into_iter().collect())
     }
 
-    /// Waits until what a tool left in the background has ended.
-    pub fn settle(&self) -> Result<()> {
+    /// Waits until what a tool left in the background has ended; a server that is to go on is `staying`.
+    pub fn settle(&self, staying: Option<u32>) -> Result<()> {
         wait::until_true("the tools' background processes to end", BACKGROUND_ENDS_WITHIN, || {
             bury_orphans(&BACKGROUND);
             let us = std::process::id();
             let left = crate::processes::below_us(&self.server.id().into_iter().collect::<Vec<_>>());
-            Ok(!left.iter().any(|seen| seen.parent == us && BACKGROUND.contains(&seen.program.as_str())))
+            let left_behind = |seen: &Seen| {
+                seen.parent == us && Some(seen.id) != staying && BACKGROUND.contains(&seen.program.as_str())
+            };
+            Ok(!left.iter().any(left_behind))
         })
     }
 

@@ -252,6 +252,11 @@ impl Cluster {
         }
     }
 
+    /// The server's process, while there is one.
+    pub fn server_id(&self) -> Option<u32> {
+        self.server.as_ref().map(Process::id)
+    }
+
     /// Stops the server and waits until it has ended.
     pub fn stop(&mut self, how: Shutdown) -> Result<()> {
         let signal = match how {

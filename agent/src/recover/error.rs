@@ -146,6 +146,9 @@ pub enum RecoverError {
     /// The local file system.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// A thread can't be started.
+    #[error("can't start a thread: raise the limit of processes (TasksMax, ulimit -u)")]
+    Thread(#[source] std::io::Error),
     /// A thread ended without an answer.
     #[error("a worker ended without an answer: this is a defect of wald")]
     Worker,

@@ -12,6 +12,7 @@ use super::delta::Kept;
 use super::progress::Progress;
 use super::tree::Tree;
 use super::unpack::{PartFiles, Place, Unpacked, unpack};
+use super::write_out::Flusher;
 use crate::store::{Store, StoreError};
 use crate::stored::{Extent, ObjectReader, download};
 use std::collections::{HashMap, VecDeque};
@@ -115,6 +116,7 @@ struct Shared {
     tree: Arc<Tree>,
     queue: Mutex<VecDeque<PartNeed>>,
     kept: Arc<Kept>,
+    flusher: Flusher,
     room: Arc<Semaphore>,
     given_up: Arc<AtomicBool>,
     progress: Progress,
@@ -145,6 +147,7 @@ pub(super) async fn fetch(
         tree: Arc::clone(tree),
         queue: Mutex::new(need.parts),
         kept: need.kept,
+        flusher: Flusher::start().map_err(RecoverError::Thread)?,
         room: Arc::new(Semaphore::new(PIECES_IN_MEMORY)),
         given_up: Arc::new(AtomicBool::new(false)),
         progress: progress.clone(),
@@ -169,10 +172,14 @@ pub(super) async fn fetch(
             }
         }
     }
-    match failure {
-        None => Ok(fetched),
-        Some(error) => Err(error),
+    if let Some(error) = failure {
+        return Err(error);
     }
+    if let Some(shared) = Arc::into_inner(shared) {
+        let flushed = tokio::task::spawn_blocking(move || shared.flusher.finish()).await;
+        flushed.ok().flatten().ok_or(RecoverError::Worker)??;
+    }
+    Ok(fetched)
 }
 
 impl Fetched {
@@ -218,7 +225,8 @@ impl Shared {
         let mut object = ObjectReader::new(pieces, &arrived, &self.given_up);
         let expected_bytes = need.stored_bytes();
         let PartNeed { key, part, extent, files } = need;
-        let place = Place { key, tablespace: part.tablespace, tree: &self.tree, kept: &self.kept };
+        let (tree, kept, flusher) = (&self.tree, &self.kept, &self.flusher);
+        let place = Place { key, tablespace: part.tablespace, tree, kept, flusher };
         let ended = unpack(&mut object, &place, files, unpacked);
         if let Err(error @ RecoverError::Fs(_)) = ended {
             return Err(error);

@@ -10,14 +10,14 @@ use super::beneath::Root;
 use super::delta::Kept;
 use super::listed::CONTROL;
 use super::tree::Tree;
+use super::write_out::{Flusher, WrittenOut};
 use crate::fs::FsError;
 use crate::stored::{ObjectReader, PartError, read_part};
-use rustix::fs::{Advice, FallocateFlags};
+use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 use wald_core::backup_label::TablespaceMap;
@@ -29,8 +29,6 @@ use wald_core::relative_path::RelativePath;
 const BUFFER_BYTES: usize = 256 << 10;
 /// Smaller files are allocated as a whole anyway.
 const PREALLOCATED_BYTES_MIN: u64 = 1 << 20;
-/// So much of a file is written before the disk is told to begin; small files wait for the sync.
-const WRITE_OUT_BYTES: u64 = 4 << 20;
 /// `pg_control` has 8 KiB, `tablespace_map` a line per tablespace.
 const HELD_BYTES_MAX: u64 = 16 << 20;
 
@@ -48,6 +46,7 @@ pub(super) struct Place<'p> {
     pub tree: &'p Tree,
     /// What is in place already.
     pub kept: &'p Kept,
+    pub flusher: &'p Flusher,
 }
 
 /// Files that are put in place at the very end.
@@ -98,7 +97,7 @@ pub(super) fn unpack(
     files: &mut PartFiles,
     unpacked: &mut Unpacked,
 ) -> Result<(), RecoverError> {
-    let Place { key, tablespace, tree, kept } = *place;
+    let Place { key, tablespace, tree, kept, flusher } = *place;
     let damaged = |damage: String| RecoverError::Damaged { key: key.clone(), damage };
     let mut buffer = vec![0; BUFFER_BYTES];
     let read = read_part(object, tablespace, |path, shown, size, mut content| {
@@ -111,7 +110,7 @@ pub(super) fn unpack(
         if size != file.size {
             return Err(damaged(format!("{shown} in it has {size} bytes, the list says {}", file.size)));
         }
-        match hold_or_write(&mut content, &file, tree, &mut buffer, &mut unpacked.held) {
+        match hold_or_write(&mut content, &file, tree, flusher, &mut buffer, &mut unpacked.held) {
             Ok(found) if found == file.blake3 => {}
             Ok(found) => {
                 let expected = file.blake3;
@@ -152,6 +151,7 @@ fn hold_or_write(
     entry: &mut impl Read,
     file: &ListedFile,
     tree: &Tree,
+    flusher: &Flusher,
     buffer: &mut [u8],
     held: &mut Held,
 ) -> Result<Blake3Hex, WriteError> {
@@ -170,7 +170,7 @@ fn hold_or_write(
     let Some((root, path)) = tree.locate(&file.path) else {
         return Err(WriteError::Entry(io::Error::other("its tablespace is not one of the backup's")));
     };
-    write(entry, file, root, &path, buffer)
+    write(entry, file, root, &path, flusher, buffer)
 }
 
 /// Finds room for a file at once: files that are written side by side so don't lie in pieces
@@ -186,39 +186,19 @@ fn preallocate(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Has the disk begin with what was written, so that the sync at the end finds most of it there and
-/// the restore takes the longer of the two times and not their sum.
-#[derive(Default)]
-struct WrittenOut {
-    asked_to: u64,
-    end: u64,
-}
-
-impl WrittenOut {
-    fn advance(&mut self, file: &File, bytes: usize) {
-        self.end = self.end.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        let waiting = self.end.saturating_sub(self.asked_to);
-        if let Some(bytes) = NonZeroU64::new(waiting).filter(|bytes| bytes.get() >= WRITE_OUT_BYTES) {
-            // Linux begins to write out the range and drops what is clean, which what was written
-            // just now is not (`generic_fadvise` in mm/fadvise.c). A hint: what counts is the sync.
-            let _ = rustix::fs::fadvise(file, self.asked_to, Some(bytes), Advice::DontNeed);
-            self.asked_to = self.end;
-        }
-    }
-}
-
 fn write(
     entry: &mut impl Read,
     file: &ListedFile,
     root: &Root,
     path: &Path,
+    flusher: &Flusher,
     buffer: &mut [u8],
 ) -> Result<Blake3Hex, WriteError> {
     let local = |source| WriteError::Local(FsError::new("write", root.path().join(path), source));
     let mut out = root.create(path, file.mode).map_err(WriteError::Local)?;
     preallocate(&out, file.size).map_err(local)?;
     let mut hasher = blake3::Hasher::new();
-    let mut written = WrittenOut::default();
+    let mut written = WrittenOut::new(flusher);
     loop {
         let length = match entry.read(buffer) {
             Ok(0) => break,
@@ -229,7 +209,7 @@ fn write(
         let piece = buffer.get(..length).unwrap_or_default();
         hasher.update(piece);
         out.write_all(piece).map_err(local)?;
-        written.advance(&out, length);
+        written.advance(&out, length, || root.path().join(path)).map_err(WriteError::Local)?;
     }
     if let Ok(seconds) = u64::try_from(file.mtime) {
         out.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).map_err(local)?;

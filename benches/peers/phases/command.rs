@@ -72,9 +72,12 @@ fn measure(play: &Play, many: &Many) -> Result<[Vec<Duration>; 3]> {
         if at > 0 {
             confirmed.push(took);
         }
+        // A call after a pause is slower than one after another call, so each has its pause.
         thread::sleep(PUSHED_AHEAD_WITHIN);
         idle.push(call(account, cluster.data_dir(), &format!("{} {path}", reachable.display()))?);
+        thread::sleep(PUSHED_AHEAD_WITHIN);
         system.push(call(account, cluster.data_dir(), "/bin/true")?);
+        thread::sleep(PUSHED_AHEAD_WITHIN);
     }
     drop(installed);
     stage.remove(cluster.data_dir())?;

@@ -93,7 +93,7 @@ pub fn drain(
     };
     cluster.kill_hard()?;
     drop(installed);
-    stage.settle()?;
+    stage.settle(None)?;
     stage.remove(cluster.data_dir())?;
     Ok(outcome?.map(|figures| (figures, repository)))
 }

@@ -131,7 +131,7 @@ fn recover(
     let restored = restored(&cluster.log_text());
     cluster.kill_hard()?;
     drop(installed);
-    stage.settle()?;
+    stage.settle(None)?;
     stage.remove(cluster.data_dir())?;
     let done = done?;
     let count = number(u64::try_from(restored)?);

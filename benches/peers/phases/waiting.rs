@@ -54,7 +54,7 @@ fn measure(play: &Play, tool: &dyn Tool, many: &Many, waiting: u64, over: u64) -
     let usage = meter.finish();
     cluster.kill_hard()?;
     drop(installed);
-    stage.settle()?;
+    stage.settle(None)?;
     stage.remove(cluster.data_dir())?;
     drained?;
     let per_segment = 1e3 / number(over);

@@ -4,11 +4,13 @@
 //! longer for an answer than its statement time-out; a missing right is named, with the line that
 //! grants it, and never passed on as a bare "permission denied".
 
+use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::row::RowIndex;
 use tokio_postgres::types::{FromSql, ToSql};
 use tokio_postgres::{Client, Config, NoTls, Row};
 use tokio_util::sync::CancellationToken;
@@ -312,17 +314,21 @@ impl Database {
     }
 }
 
-/// The value of a column.
+/// The value of a column, named or counted from 0.
 pub fn value<'r, T: FromSql<'r>>(
     row: &'r Row,
-    column: &str,
+    column: impl RowIndex + Display,
     action: &'static str,
 ) -> Result<T, DatabaseError> {
     row.try_get(column).map_err(|source| DatabaseError::Query { action, source })
 }
 
 /// The value of a column that holds text which has a type of its own, such as an LSN.
-pub fn parsed<T: FromStr>(row: &Row, column: &str, action: &'static str) -> Result<T, DatabaseError> {
+pub fn parsed<T: FromStr>(
+    row: &Row,
+    column: impl RowIndex + Display,
+    action: &'static str,
+) -> Result<T, DatabaseError> {
     let text: String = value(row, column, action)?;
     text.parse().map_err(|_| DatabaseError::Answer { action, found: text })
 }

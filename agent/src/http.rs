@@ -98,7 +98,7 @@ pub async fn serve(options: HttpOptions, pages: Pages, stop: CancellationToken, 
 
 /// What every connection passes.
 struct Server {
-    tls: Option<TlsFiles>,
+    tls: Option<Arc<TlsFiles>>,
     gate: Option<Gate>,
     pages: Pages,
 }
@@ -106,7 +106,7 @@ struct Server {
 impl Server {
     async fn open(options: &HttpOptions, pages: Pages) -> Result<(TcpListener, Arc<Self>), HttpError> {
         let tls = match &options.tls {
-            Some((certificate, key)) => Some(TlsFiles::open(certificate, key)?),
+            Some((certificate, key)) => Some(Arc::new(TlsFiles::open(certificate, key)?)),
             None => None,
         };
         let gate = match &options.basic_auth_file {
@@ -197,7 +197,7 @@ impl Server {
                 reasons if reasons.is_empty() => page(StatusCode::OK, "text/plain", "ready\n".into()),
                 reasons => page(StatusCode::SERVICE_UNAVAILABLE, "text/plain", lines(&reasons)),
             },
-            "/status.json" => match self.pages.status() {
+            "/status.json" => match self.pages.status().await {
                 Ok(text) => page(StatusCode::OK, "application/json", text),
                 Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n")),
             },

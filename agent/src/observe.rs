@@ -54,6 +54,8 @@ pub struct Observed {
     pub serving: bool,
     /// What waits to be archived.
     pub backlog: Option<SeenBacklog>,
+    /// Why that could not be seen, the last time.
+    pub backlog_error: Option<String>,
     /// Whether the repository answers.
     pub repository: SeenRepository,
     /// What it holds.

@@ -8,7 +8,7 @@
 //! The claim of a backup that was interrupted stays with its other objects.
 
 use super::error::BackupError;
-use super::session::SessionError;
+use crate::database::DatabaseError;
 use crate::store::{Created, PutPayload, Store, StoreError};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -40,7 +40,7 @@ pub enum ClaimError {
 /// server's; a name and the time that it stands for come from the same reading.
 pub async fn claim_name<F>(store: &Store, clock: impl Fn() -> F) -> Result<(BackupId, Timestamp), BackupError>
 where
-    F: Future<Output = Result<Timestamp, SessionError>>,
+    F: Future<Output = Result<Timestamp, DatabaseError>>,
 {
     let content = content()?;
     let mut attempt = 1;

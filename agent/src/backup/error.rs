@@ -4,9 +4,9 @@ use super::claim::ClaimError;
 use super::commit::CommitError;
 use super::control::ControlError;
 use super::scan::ScanError;
-use super::session::SessionError;
 use super::wal_wait::WalWaitError;
 use super::workers::WorkerError;
+use crate::database::DatabaseError;
 use crate::store::StoreError;
 use std::path::PathBuf;
 use wald_core::backup_id::BackupId;
@@ -22,7 +22,7 @@ use wald_core::timeline::TimelineId;
 pub enum BackupError {
     /// The server.
     #[error(transparent)]
-    Session(#[from] SessionError),
+    Database(#[from] DatabaseError),
     /// `pg_control`.
     #[error(transparent)]
     Control(#[from] ControlError),

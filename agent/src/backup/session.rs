@@ -6,10 +6,9 @@
 //! so dropping the value is how a backup is given up, and a lost connection ends it too.
 
 use super::options::CheckpointMode;
-use crate::database::{ConnectError, Link, SERVER_VERSION_MIN};
+use crate::database::{DatabaseError, Link, SERVER_VERSION_MIN, parsed, value};
 use jiff::Timestamp;
-use std::str::FromStr;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use wald_core::lsn::Lsn;
 use wald_core::system_id::SystemId;
@@ -60,37 +59,6 @@ pub struct StopAnswer {
     pub stopped_at: Timestamp,
 }
 
-/// Why the server could not be used for a backup.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// No session.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// A query failed.
-    #[error("PostgreSQL did not {action}")]
-    Query {
-        /// What was asked for.
-        action: &'static str,
-        /// Its answer.
-        #[source]
-        source: tokio_postgres::Error,
-    },
-    /// An answer that can't be.
-    #[error("PostgreSQL's answer when asked to {action} makes no sense: {found}")]
-    Answer {
-        /// What was asked for.
-        action: &'static str,
-        /// The value.
-        found: String,
-    },
-    /// Too old.
-    #[error("the server is PostgreSQL {}, wald backs up 13 and later", found / 10_000)]
-    TooOld {
-        /// `server_version_num`.
-        found: u32,
-    },
-}
-
 /// In one row: version, identity, recovery, archiving. A library can archive since 15.
 const FACTS_QUERY: &str = "\
     SELECT current_setting('server_version_num')::text, s.system_identifier::text, \
@@ -111,7 +79,7 @@ const NO_TIMEOUTS: &str = "\
 
 impl Session {
     /// Connects and asks the server about itself.
-    pub async fn connect(connection: &str) -> Result<Self, SessionError> {
+    pub async fn connect(connection: &str) -> Result<Self, DatabaseError> {
         // From here on dropping the link ends the session.
         let link = Link::connect(connection, "wald backup", None).await?;
         let server = ask_facts(link.client()).await?;
@@ -129,22 +97,22 @@ impl Session {
     }
 
     /// The server's clock.
-    pub async fn clock(&self) -> Result<Timestamp, SessionError> {
+    pub async fn clock(&self) -> Result<Timestamp, DatabaseError> {
         const ACTION: &str = "tell the time";
         let row = self
             .link
             .client()
             .query_one(CLOCK_QUERY, &[])
             .await
-            .map_err(|source| SessionError::Query { action: ACTION, source })?;
+            .map_err(|source| DatabaseError::Query { action: ACTION, source })?;
         let micros: i64 = value(&row, 0, ACTION)?;
         Timestamp::from_microsecond(micros)
-            .map_err(|_| SessionError::Answer { action: ACTION, found: micros.to_string() })
+            .map_err(|_| DatabaseError::Answer { action: ACTION, found: micros.to_string() })
     }
 
     /// Enters backup mode; returns where replay of the backup will begin. Waits for a
     /// checkpoint (on a standby: a restart point).
-    pub async fn start(&self, label: &str, checkpoint: CheckpointMode) -> Result<Lsn, SessionError> {
+    pub async fn start(&self, label: &str, checkpoint: CheckpointMode) -> Result<Lsn, DatabaseError> {
         const ACTION: &str = "start a backup";
         let fast = checkpoint == CheckpointMode::Fast;
         let query = if self.server.version_num >= RENAMED_FUNCTIONS_VERSION {
@@ -157,13 +125,13 @@ impl Session {
             .client()
             .query_one(query, &[&label, &fast])
             .await
-            .map_err(|source| SessionError::Query { action: ACTION, source })?;
+            .map_err(|source| DatabaseError::Query { action: ACTION, source })?;
         parsed(&row, 0, ACTION)
     }
 
     /// Leaves backup mode and ends the session. Does not wait for the archiver: whether the
     /// WAL is there is for the repository to say, not for the server.
-    pub async fn stop(self) -> Result<StopAnswer, SessionError> {
+    pub async fn stop(self) -> Result<StopAnswer, DatabaseError> {
         const ACTION: &str = "stop the backup";
         let query = if self.server.version_num >= RENAMED_FUNCTIONS_VERSION {
             "SELECT lsn::text, labelfile, spcmapfile FROM pg_catalog.pg_backup_stop(false)"
@@ -175,7 +143,7 @@ impl Session {
             .client()
             .query_one(query, &[])
             .await
-            .map_err(|source| SessionError::Query { action: ACTION, source })?;
+            .map_err(|source| DatabaseError::Query { action: ACTION, source })?;
         Ok(StopAnswer {
             stop_lsn: parsed(&row, 0, ACTION)?,
             label: value(&row, 1, ACTION)?,
@@ -185,14 +153,14 @@ impl Session {
     }
 }
 
-async fn ask_facts(client: &Client) -> Result<ServerFacts, SessionError> {
+async fn ask_facts(client: &Client) -> Result<ServerFacts, DatabaseError> {
     const ACTION: &str = "tell its version and identity";
-    let query_error = |source| SessionError::Query { action: ACTION, source };
+    let query_error = |source| DatabaseError::Query { action: ACTION, source };
     client.batch_execute(NO_TIMEOUTS).await.map_err(query_error)?;
     let row = client.query_one(FACTS_QUERY, &[]).await.map_err(query_error)?;
     let version_num: u32 = parsed(&row, 0, ACTION)?;
     if version_num < SERVER_VERSION_MIN {
-        return Err(SessionError::TooOld { found: version_num });
+        return Err(DatabaseError::TooOld { found: version_num });
     }
     let archiving = match (value::<bool>(&row, 3, ACTION)?, value::<bool>(&row, 4, ACTION)?) {
         (false, _) => Archiving::ModeOff,
@@ -205,17 +173,4 @@ async fn ask_facts(client: &Client) -> Result<ServerFacts, SessionError> {
         in_recovery: value(&row, 2, ACTION)?,
         archiving,
     })
-}
-
-fn value<'r, T: tokio_postgres::types::FromSql<'r>>(
-    row: &'r Row,
-    column: usize,
-    action: &'static str,
-) -> Result<T, SessionError> {
-    row.try_get(column).map_err(|source| SessionError::Query { action, source })
-}
-
-fn parsed<T: FromStr>(row: &Row, column: usize, action: &'static str) -> Result<T, SessionError> {
-    let text: String = value(row, column, action)?;
-    text.parse().map_err(|_| SessionError::Answer { action, found: text })
 }

@@ -50,7 +50,13 @@ impl Pages {
         not_ready(&self.observatory.observed(), &self.agent(), self.clock.now())
     }
 
-    pub(super) fn status(&self) -> Result<String, String> {
+    pub(super) async fn status(&self) -> Result<String, String> {
+        let this = self.clone();
+        // Reads the records of the nightly runs, as above.
+        aside(move || this.status_now()).await.map_err(|error| chain(&error))?
+    }
+
+    fn status_now(&self) -> Result<String, String> {
         let observed = self.observatory.observed();
         let reasons = not_ready(&observed, &self.agent(), self.clock.now());
         let mut agent = self.agent().with_figures(&self.metrics, None, 0);

@@ -1,6 +1,7 @@
 //! The certificate of the metrics' port, read again when its file changes: certificates are renewed
 //! every few weeks, and the agent is not restarted for that.
 
+use crate::codec::{CodecGone, aside};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -25,6 +26,8 @@ pub(super) enum TlsError {
     Empty { path: PathBuf },
     #[error("the certificate and the key in [http] tls_cert and tls_key can't be used")]
     Pair(#[source] rustls::Error),
+    #[error(transparent)]
+    Gone(#[from] CodecGone),
     #[error("the handshake failed")]
     Handshake(#[source] std::io::Error),
 }
@@ -48,8 +51,13 @@ impl TlsFiles {
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), loaded: Mutex::new(loaded) })
     }
 
-    pub(super) async fn accept(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
-        let config = self.current();
+    pub(super) async fn accept(
+        self: &Arc<Self>,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, TlsError> {
+        let this = Arc::clone(self);
+        // Looks at the files: not on the runtime's threads.
+        let config = aside(move || this.current()).await?;
         TlsAcceptor::from(config).accept(stream).await.map_err(TlsError::Handshake)
     }
 

@@ -20,16 +20,12 @@ pub(super) async fn watch(at: Observatory, data_dir: PathBuf) {
     repeat(|| {
         let pg_wal = pg_wal.clone();
         async move {
-            let looked = aside(move || look(&pg_wal)).await;
-            let backlog = match looked {
-                Ok(Ok(backlog)) => Some(backlog),
-                Ok(Err(error)) => {
-                    tracing::debug!(error = %chain(&error), "can't see what waits to be archived");
-                    None
-                }
-                Err(_) => None,
+            let looked = match aside(move || look(&pg_wal)).await {
+                Ok(Ok(backlog)) => Ok(backlog),
+                Ok(Err(error)) => Err(chain(&error)),
+                Err(gone) => Err(chain(&gone)),
             };
-            publish(at, backlog);
+            publish(at, looked);
             LOOK_EVERY
         }
     })
@@ -49,9 +45,9 @@ fn look(pg_wal: &PgWal) -> Result<SeenBacklog, FsError> {
     })
 }
 
-fn publish(at: &Observatory, backlog: Option<SeenBacklog>) {
+fn publish(at: &Observatory, looked: Result<SeenBacklog, String>) {
     let mut seen = Seen::default();
-    if let Some(backlog) = &backlog {
+    if let Ok(backlog) = &looked {
         seen.set(&figures::BACKLOG_FILES, backlog.files as f64);
         seen.set(&figures::BACKLOG_BYTES, backlog.bytes as f64);
         seen.set(
@@ -60,7 +56,12 @@ fn publish(at: &Observatory, backlog: Option<SeenBacklog>) {
         );
     }
     at.metrics.publish(Observer::Backlog, seen);
-    at.lock().backlog = backlog;
+    let (backlog, error) = looked.map_or_else(|error| (None, Some(error)), |backlog| (Some(backlog), None));
+    let mut observed = at.lock();
+    if error.is_some() && observed.backlog_error != error {
+        tracing::warn!(error, "can't see what waits to be archived");
+    }
+    (observed.backlog, observed.backlog_error) = (backlog, error);
 }
 
 /// In seconds; 0 for what is in the future.

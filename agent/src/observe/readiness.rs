@@ -28,6 +28,9 @@ pub fn not_ready(observed: &Observed, status: &AgentStatus, now: Timestamp) -> V
     if let Some(failure) = &status.last_failure {
         reasons.push(format!("archiving fails: {failure}"));
     }
+    if let Some(error) = &observed.backlog_error {
+        reasons.push(format!("what waits for the archive can't be seen: {error}"));
+    }
     let oldest = observed.backlog.as_ref().and_then(|backlog| backlog.oldest_since);
     if let Some(since) = oldest.filter(|since| age(*since, now) > RPO_BUDGET.as_secs_f64()) {
         let budget = RPO_BUDGET.as_secs();
@@ -65,6 +68,14 @@ mod tests {
         let mut failing = status.clone();
         failing.archive_failed("disk full", at(1));
         assert!(not_ready(&observed, &failing, at(1))[0].contains("disk full"));
+    }
+
+    #[test]
+    fn a_backlog_that_can_t_be_seen_is_not_ready() {
+        let (mut observed, status) = well();
+        observed.backlog_error = Some("can't list pg_wal/archive_status".to_owned());
+        let reasons = not_ready(&observed, &status, at(1));
+        assert!(reasons.len() == 1 && reasons[0].contains("archive_status"), "{reasons:?}");
     }
 
     #[test]

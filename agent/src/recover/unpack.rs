@@ -209,7 +209,7 @@ fn write(
         let piece = buffer.get(..length).unwrap_or_default();
         hasher.update(piece);
         out.write_all(piece).map_err(local)?;
-        written.advance(&out, length, || root.path().join(path)).map_err(WriteError::Local)?;
+        written.advance(&out, length, || root.path().join(path));
     }
     if let Ok(seconds) = u64::try_from(file.mtime) {
         out.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).map_err(local)?;

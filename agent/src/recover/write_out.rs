@@ -7,7 +7,7 @@
 //! restore durable is the sync at its end, not this.
 
 use crate::fs::FsError;
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Sender, bounded};
 use rustix::fs::Advice;
 use std::fs::File;
 use std::io;
@@ -43,11 +43,10 @@ impl Flusher {
         Ok(Self { files, thread })
     }
 
-    fn flush(&self, file: &File, path: PathBuf) -> Result<(), FsError> {
-        let file = file.try_clone().map_err(|source| FsError::new("open again", &path, source))?;
-        match self.files.try_send((file, path)) {
-            // It ends only when the sender is gone, or by a panic, which `finish` tells.
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Ok(()),
+    fn flush(&self, file: &File, path: PathBuf) {
+        if let Ok(file) = file.try_clone() {
+            // No room: one waits already. No receiver: it has panicked, which `finish` tells.
+            let _ = self.files.try_send((file, path));
         }
     }
 
@@ -74,12 +73,7 @@ impl<'f> WrittenOut<'f> {
     }
 
     /// `bytes` were appended to `file`, which is called `path`.
-    pub fn advance(
-        &mut self,
-        file: &File,
-        bytes: usize,
-        path: impl FnOnce() -> PathBuf,
-    ) -> Result<(), FsError> {
+    pub fn advance(&mut self, file: &File, bytes: usize, path: impl FnOnce() -> PathBuf) {
         self.end = self.end.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         let waiting = self.end.saturating_sub(self.asked_to);
         if let Some(bytes) = NonZeroU64::new(waiting).filter(|bytes| bytes.get() >= WRITE_OUT_BYTES) {
@@ -90,9 +84,8 @@ impl<'f> WrittenOut<'f> {
         }
         if self.end.saturating_sub(self.flushed_to) >= FLUSH_BYTES {
             self.flushed_to = self.end;
-            self.flusher.flush(file, path())?;
+            self.flusher.flush(file, path());
         }
-        Ok(())
     }
 }
 
@@ -109,7 +102,7 @@ mod tests {
         let mut written = WrittenOut::new(&flusher);
         for _ in 0..3 {
             let bytes = usize::try_from(FLUSH_BYTES).unwrap();
-            written.advance(&file, bytes, || dir.path().join("f")).unwrap();
+            written.advance(&file, bytes, || dir.path().join("f"));
         }
         flusher.finish().unwrap().unwrap();
     }
@@ -121,8 +114,8 @@ mod tests {
         let pipe = File::from(std::os::fd::OwnedFd::from(writer));
         let good = OpenOptions::new().read(true).open("/proc/self/exe").unwrap();
         let flusher = Flusher::start().unwrap();
-        flusher.flush(&pipe, PathBuf::from("base/1/2")).unwrap();
-        let _ = flusher.flush(&good, PathBuf::from("base/1/3"));
+        flusher.flush(&pipe, PathBuf::from("base/1/2"));
+        flusher.flush(&good, PathBuf::from("base/1/3"));
         let error = flusher.finish().unwrap().unwrap_err();
         assert!(error.to_string().contains("base/1/2"), "{error}");
     }

@@ -18,8 +18,10 @@ pub const WORKERS: u32 = 2;
 const WITHIN: Duration = Duration::from_secs(900);
 /// Each twentieth file is changed: 5 in a hundred.
 const CHANGED_ONE_OF: usize = 20;
+/// In the order of size: a large one is among them.
+const FIRST_CHANGED: usize = 3;
 
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     shown("seconds", "s", 1),
     shown("on_disk_seconds", "until on disk s", 1),
     plain("mib_per_second", "MiB/s", 0),
@@ -29,6 +31,7 @@ const COLUMNS: [Column; 10] = [
     shown("memory_peak_mib", "memory MiB", 0),
     plain("memory_largest_mib", "largest process MiB", 0),
     shown("stored_mib", "stored MiB", 0),
+    plain("changed_mib", "changed MiB", 0),
     shown("received_mib", "fetched MiB", 1),
 ];
 
@@ -185,7 +188,7 @@ fn changed_and_restored(
     Ok(figures)
 }
 
-/// Changes a few bytes in each twentieth file, the larger and the smaller alike; returns how many bytes
+/// Changes a few bytes in each twentieth file, from the fourth-largest on down; returns how many bytes
 /// these files have.
 fn change_files(dir: &Path) -> Result<u64> {
     let mut files = Vec::new();
@@ -193,7 +196,7 @@ fn change_files(dir: &Path) -> Result<u64> {
     files.retain(|(_, bytes)| *bytes > 0);
     files.sort_by_key(|(path, bytes)| (*bytes, path.clone()));
     let mut changed = 0;
-    for (path, bytes) in files.iter().rev().skip(CHANGED_ONE_OF / 2).step_by(CHANGED_ONE_OF) {
+    for (path, bytes) in files.iter().rev().skip(FIRST_CHANGED).step_by(CHANGED_ONE_OF) {
         let file =
             File::options().write(true).open(path).with_context(|| format!("opening {}", path.display()))?;
         file.write_all_at(b"changed", bytes / 2).with_context(|| format!("changing {}", path.display()))?;

@@ -175,10 +175,10 @@ pub(super) async fn fetch(
     if let Some(error) = failure {
         return Err(error);
     }
-    if let Some(shared) = Arc::into_inner(shared) {
-        let flushed = tokio::task::spawn_blocking(move || shared.flusher.finish()).await;
-        flushed.ok().flatten().ok_or(RecoverError::Worker)??;
-    }
+    // All workers have ended, so nobody else holds it.
+    let flusher = Arc::into_inner(shared).ok_or(RecoverError::Worker)?.flusher;
+    let flushed = tokio::task::spawn_blocking(move || flusher.finish()).await;
+    flushed.ok().flatten().ok_or(RecoverError::Worker)??;
     Ok(fetched)
 }
 

@@ -93,29 +93,37 @@ impl<'f> WrittenOut<'f> {
 mod tests {
     use super::*;
     use std::fs::OpenOptions;
+    use std::io::PipeReader;
+    use std::os::fd::OwnedFd;
 
-    #[test]
-    fn a_file_is_flushed_while_it_grows_and_nobody_waits() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = File::create(dir.path().join("f")).unwrap();
-        let flusher = Flusher::start().unwrap();
-        let mut written = WrittenOut::new(&flusher);
-        for _ in 0..3 {
-            let bytes = usize::try_from(FLUSH_BYTES).unwrap();
-            written.advance(&file, bytes, || dir.path().join("f"));
-        }
-        flusher.finish().unwrap().unwrap();
+    /// A pipe knows no sync: the kernel answers EINVAL, as a disk answers EIO.
+    fn unsyncable() -> (PipeReader, File) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        (reader, File::from(OwnedFd::from(writer)))
     }
 
     #[test]
-    fn what_can_t_be_synced_is_told_with_its_name() {
-        // A pipe knows no sync: the kernel answers EINVAL, as a disk answers EIO.
-        let (_reader, writer) = std::io::pipe().unwrap();
-        let pipe = File::from(std::os::fd::OwnedFd::from(writer));
+    fn a_file_is_flushed_once_it_has_grown_enough() {
+        let (_reader, file) = unsyncable();
+        let step = usize::try_from(FLUSH_BYTES / 2).unwrap();
+        for (steps, flushed) in [(1, false), (2, true)] {
+            let flusher = Flusher::start().unwrap();
+            let mut written = WrittenOut::new(&flusher);
+            for _ in 0..steps {
+                written.advance(&file, step, || PathBuf::from("base/1/2"));
+            }
+            assert_eq!(flusher.finish().unwrap().is_err(), flushed, "{steps} steps");
+        }
+    }
+
+    #[test]
+    fn what_can_t_be_synced_is_told_with_its_name_also_if_a_later_file_can() {
+        let (_reader, pipe) = unsyncable();
         let good = OpenOptions::new().read(true).open("/proc/self/exe").unwrap();
         let flusher = Flusher::start().unwrap();
-        flusher.flush(&pipe, PathBuf::from("base/1/2"));
-        flusher.flush(&good, PathBuf::from("base/1/3"));
+        // Not `flush`, which hands over nothing while one waits.
+        flusher.files.send((pipe, PathBuf::from("base/1/2"))).unwrap();
+        flusher.files.send((good, PathBuf::from("base/1/3"))).unwrap();
         let error = flusher.finish().unwrap().unwrap_err();
         assert!(error.to_string().contains("base/1/2"), "{error}");
     }

@@ -114,7 +114,7 @@ impl Scene {
         tonight.unread.extend(confirmed.unread);
     }
 
-    /// Tonight's findings, and those of earlier runs that are open still.
+    /// Tonight's findings, each once, and those of earlier runs that are open still.
     pub fn findings(&self, tonight: &Tonight) -> Vec<Finding> {
         let presence = self.presence();
         let holes = presence.holes();
@@ -127,11 +127,16 @@ impl Scene {
             // It is not needed, or that it is not there is told by a finding of tonight.
             None => Some(Depth::Records),
         };
-        let earlier = &self.known.findings;
+        let mut earlier = self.known.findings.clone();
+        earlier.sort_by(|a, b| a.object.cmp(&b.object));
+        let mut found: Vec<&Found> = tonight.found.iter().collect();
+        found.sort_by(|a, b| a.object.cmp(&b.object));
         let mut findings: Vec<Finding> = Vec::new();
-        for Found { object, damage } in &tonight.found {
-            let same = |known: &&Finding| known.object == *object && is_same_kind(&known.damage, damage);
-            let before = earlier.iter().find(same);
+        for Found { object, damage } in found {
+            if of_object(&findings, object).iter().any(|finding| finding.damage == *damage) {
+                continue;
+            }
+            let before = of_object(&earlier, object).iter().find(|known| is_same_kind(&known.damage, damage));
             let stored = self.objects.get(object).or_else(|| self.known.gone.get(object.as_str()));
             findings.push(Finding {
                 object: object.clone(),
@@ -142,14 +147,12 @@ impl Scene {
                 lost: None,
             });
         }
-        for open in still_open(earlier.clone(), looked) {
-            let told = findings
-                .iter()
-                .any(|finding| finding.object == open.object && is_same_kind(&finding.damage, &open.damage));
-            if !told {
-                findings.push(open);
-            }
-        }
+        let mut open = still_open(earlier, looked);
+        open.retain(|open| {
+            let told = of_object(&findings, &open.object);
+            !told.iter().any(|finding| is_same_kind(&finding.damage, &open.damage))
+        });
+        findings.append(&mut open);
         leave_out_echoes(&mut findings);
         findings.sort_by(|a, b| a.object.cmp(&b.object));
         findings
@@ -228,6 +231,13 @@ impl Scene {
         }
         furthest.into_values().collect()
     }
+}
+
+/// The findings of one object, of those sorted by object.
+fn of_object<'a>(findings: &'a [Finding], object: &str) -> &'a [Finding] {
+    let begin = findings.partition_point(|finding| finding.object.as_str() < object);
+    let rest = findings.get(begin..).unwrap_or_default();
+    rest.get(..rest.partition_point(|finding| finding.object == object)).unwrap_or_default()
 }
 
 /// One damage may be seen in several ways: of those only the one that says most is told.

@@ -18,6 +18,8 @@ pub(super) struct Tonight {
     proven: HashMap<Box<str>, Depth>,
     /// How thoroughly each damaged object was looked at.
     looked: BTreeMap<Box<str>, Depth>,
+    /// Some of it more than once: two lanes may see the same record, and what the listing shows as deleted
+    /// may have been due to be read, too.
     pub found: Vec<Found>,
     pub unread: Vec<Unread>,
     /// Listed, and not there when it was to be read.
@@ -79,11 +81,7 @@ impl Tonight {
             }
             Event::Found { object, damage } => {
                 self.looked.insert(object.clone(), depth);
-                let found = Found { object: object.into(), damage };
-                // Two lanes may see the same record.
-                if !self.found.contains(&found) {
-                    self.found.push(found);
-                }
+                self.found.push(Found { object: object.into(), damage });
             }
             Event::Unread { object, problem } => self.unread.push(Unread { object: object.into(), problem }),
             Event::Vanished { object } => {

@@ -98,6 +98,8 @@ mod tests {
     #[test]
     fn an_agent_that_accepts_and_says_nothing_is_given_up_soon() {
         let socket = std::env::temp_dir().join(format!("wald-silent-{}.sock", std::process::id()));
+        // Of a process with the same id that was killed.
+        let _ = std::fs::remove_file(&socket);
         // Connections wait in its queue; nobody ever takes them.
         let silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let asked = std::time::Instant::now();

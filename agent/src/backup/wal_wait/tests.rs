@@ -134,7 +134,9 @@ async fn a_segment_counts_once_postgresql_marks_it_as_archived() {
     assert_eq!(wait_for_wal(&store, &standby, data.path(), AT_ONCE).await.unwrap(), 1);
     let marking = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        keep(&data, segment, 1, "done");
+        // As PostgreSQL does it.
+        let mark = |of: &str| data.path().join(format!("pg_wal/archive_status/{segment}.{of}"));
+        fs::rename(mark("ready"), mark("done")).unwrap();
     };
     let waiting = wait_for_wal(&store, &span, data.path(), Duration::from_secs(30));
     assert_eq!(tokio::join!(waiting, marking).0.unwrap(), 1);

@@ -433,7 +433,7 @@ async fn an_error_in_the_answer_to_a_completed_upload_is_an_error() {
 async fn a_part_that_stalls_is_sent_again_after_its_time_out() {
     let (parts, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (sent, finished) = (Arc::clone(&parts), Arc::clone(&done));
-    let (store, _server) = store(move |_, head| {
+    let server = canned(move |_, head| {
         let object = || {
             http("200 OK", "")
                 .splice_header("etag: \"e\"")
@@ -445,7 +445,8 @@ async fn a_part_that_stalls_is_sent_again_after_its_time_out() {
                 "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>",
             ),
             "PUT" if sent.fetch_add(1, Ordering::SeqCst) == 0 => {
-                std::thread::sleep(Duration::from_millis(700));
+                // The second one has nearly as long as the first had.
+                std::thread::sleep(Duration::from_millis(2200));
                 http("200 OK", "")
             }
             "PUT" => object(),
@@ -464,6 +465,9 @@ async fn a_part_that_stalls_is_sent_again_after_its_time_out() {
         }
     })
     .await;
+    let mut options = options(&server.endpoint);
+    options.request_timeout = Duration::from_secs(2);
+    let store = open(&options);
     let mut upload = store.upload(&key()).await.unwrap();
     upload.put_part(bytes::Bytes::from_static(b"part")).await.unwrap();
     assert_eq!(upload.finish().await.unwrap(), 4);

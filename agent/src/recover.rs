@@ -115,7 +115,8 @@ pub async fn run(
 
     let jobs = options.jobs;
     let prepared = blocking(move || {
-        let tree = destination.create()?;
+        let mut tree = destination.create()?;
+        tree.find_mounts(&list)?;
         let kept = delta::keep_what_matches(&tree, &list, jobs)?;
         tree.make_directories(&list)?;
         Ok((tree, list, kept))

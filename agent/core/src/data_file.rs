@@ -24,6 +24,10 @@ const NAMES_LEFT_OUT: [&str; 7] = [
     "postmaster.opts",
 ];
 
+/// Stands in the data directory while `wald restore` works in it, and says of which backup. One that a
+/// crash has left behind in a directory that was complete is no part of the cluster.
+pub const RESTORE_MARKER: &str = "wald-restore.incomplete";
+
 /// Left out with whatever follows: the relation cache, which is rebuilt, and temporary files
 /// and directories of queries (`RELCACHE_INIT_FILENAME`, `PG_TEMP_FILE_PREFIX`).
 const PREFIXES_LEFT_OUT: [&str; 2] = ["pg_internal.init", "pgsql_tmp"];
@@ -76,7 +80,7 @@ pub fn directory_treatment(path: &str) -> DirectoryTreatment {
 /// `<number>_init`, which marks the relation as unlogged: only its init fork is taken.
 pub fn file_treatment(path: &str, has_init_fork: impl FnOnce(u32) -> bool) -> FileTreatment {
     let name = file_name(path);
-    if is_left_out_by_name(name) {
+    if is_left_out_by_name(name) || path == RESTORE_MARKER {
         return FileTreatment::LeaveOut;
     }
     if path == ControlFile::PATH {
@@ -229,6 +233,7 @@ mod tests {
             "backup_manifest",
             "postgresql.auto.conf.tmp",
             "current_logfiles.tmp",
+            "wald-restore.incomplete",
             "global/pg_internal.init",
             "base/5/pg_internal.init.4711",
             "base/pgsql_tmp/pgsql_tmp123.0",

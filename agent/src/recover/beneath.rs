@@ -6,7 +6,7 @@
 //! redirect a write by swapping a directory for a link meanwhile.
 
 use crate::fs::FsError;
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, RawMode, ResolveFlags, Uid};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -52,6 +52,31 @@ impl Root {
         let dir = self.resolve(path, DIRECTORY, Mode::empty());
         let dir = dir.map_err(|errno| self.error("open", path, errno))?;
         Ok(Self { dir, path: self.path.join(path), owner: self.owner })
+    }
+
+    /// Keeps other restores out of this directory until it is closed. `false`: one is in it. Where the file
+    /// system has no such locks, nobody is kept out.
+    pub fn claim(&self) -> Result<bool, FsError> {
+        match rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            // NFS locks only what is open for writing, which no directory can be.
+            Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                tracing::warn!(
+                    "{} is on a file system without locks: nothing keeps a second restore out of it",
+                    self.path.display()
+                );
+                Ok(true)
+            }
+            Err(errno) => Err(self.error("lock", Path::new(""), errno)),
+        }
+    }
+
+    /// The file system that the directory is on.
+    pub fn device(&self) -> Result<u64, FsError> {
+        let stat =
+            rustix::fs::fstat(&self.dir).map_err(|errno| self.error("look at", Path::new(""), errno))?;
+        Ok(stat.st_dev)
     }
 
     /// The directory's own path, for messages.

@@ -50,6 +50,15 @@ pub enum RecoverError {
         /// The process that its `postmaster.pid` names.
         pid: i32,
     },
+    /// Two restores would remove and make the same files.
+    #[error(
+        "another wald restore works in {}: let it end, or end it, before this one",
+        directory.display()
+    )]
+    Busy {
+        /// The data directory or a tablespace's.
+        directory: PathBuf,
+    },
     /// The destination holds something.
     #[error(
         "{} is not empty: choose another directory or empty it; --delta restores over an old data directory of \

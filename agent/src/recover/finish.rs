@@ -5,7 +5,6 @@
 
 use super::RecoverError;
 use super::listed::CONTROL;
-use super::prepare::MARKER;
 use super::settings;
 use super::tree::Tree;
 use super::unpack::{Held, HeldFile};
@@ -17,6 +16,7 @@ use std::path::Path;
 use wald_core::backup_label::{TablespaceLink, TablespaceMap};
 use wald_core::catalog::CatalogEntry;
 use wald_core::control_file::ControlFile;
+use wald_core::data_file::RESTORE_MARKER;
 use wald_core::manifest::{FileChecksum, Manifest};
 use wald_core::object_key::ObjectKey;
 use wald_core::target::Setting;
@@ -56,7 +56,8 @@ pub(super) fn finish(
     tree.base.remove(Path::new(STANDBY_SIGNAL))?;
     replace(tree, RECOVERY_SIGNAL, b"", FILE_MODE)?;
 
-    for root in tree.roots() {
+    tree.narrow_directories()?;
+    for root in tree.file_systems() {
         root.sync_file_system()?;
     }
     // From here on PostgreSQL can start, so all that it needs is on disk already.
@@ -67,7 +68,7 @@ pub(super) fn finish(
     tree.base.rename(path, Path::new(CONTROL))?;
     tree.base.sync_directory(Path::new("global"))?;
     // Last: until pg_control is there for good, the marker tells whose directory this is.
-    tree.base.remove(Path::new(MARKER))?;
+    tree.base.remove(Path::new(RESTORE_MARKER))?;
     tree.base.sync_directory(Path::new("."))?;
     Ok(())
 }

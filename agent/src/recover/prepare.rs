@@ -19,10 +19,11 @@ use std::path::{Path, PathBuf};
 use wald_core::backup_id::BackupId;
 use wald_core::catalog::CatalogEntry;
 use wald_core::control_file::ControlFile;
+use wald_core::data_file::RESTORE_MARKER;
 use wald_core::system_id::SystemId;
 
-/// Says whose half-made data directory this is.
-pub(super) const MARKER: &str = "wald-restore.incomplete";
+/// Where an old `pg_control` waits until it is certain that no server has started with it.
+const CONTROL_ASIDE: &str = "global/pg_control.old";
 const DIRECTORY_MODE: u32 = 0o700;
 /// Of a cluster whose group may read it, to back it up for example.
 const GROUP_MODE: u32 = 0o750;
@@ -37,6 +38,7 @@ struct Marker {
 #[derive(Debug)]
 pub(super) struct Destination {
     data_dir: PathBuf,
+    mode: Mode,
     tablespaces: Vec<Place>,
     marker: Vec<u8>,
 }
@@ -54,15 +56,7 @@ struct Place {
 pub(super) fn check(options: &RecoverOptions, entry: &CatalogEntry) -> Result<Destination, RecoverError> {
     let data_dir = settled(&options.to)?;
     let system_id = entry.system_id();
-    match postmaster::lock(&data_dir) {
-        None => {}
-        Some(Lock { pid, works_here: true }) => {
-            return Err(RecoverError::Running { directory: data_dir, pid });
-        }
-        Some(Lock { pid, works_here: false }) => {
-            return Err(RecoverError::MayRun { directory: data_dir, pid });
-        }
-    }
+    check_no_server(&data_dir)?;
     match (occupied(&data_dir)?, options.mode) {
         (false, _) => {}
         (true, Mode::Fresh) => return Err(RecoverError::NotEmpty { directory: data_dir }),
@@ -99,7 +93,16 @@ pub(super) fn check(options: &RecoverOptions, entry: &CatalogEntry) -> Result<De
     }
     let marker = Marker { system_id, backup: entry.id().clone() };
     let marker = serde_json::to_vec(&marker).unwrap_or_default();
-    Ok(Destination { data_dir, tablespaces, marker })
+    Ok(Destination { data_dir, mode: options.mode, tablespaces, marker })
+}
+
+fn check_no_server(data_dir: &Path) -> Result<(), RecoverError> {
+    let directory = || data_dir.to_owned();
+    match postmaster::lock(data_dir) {
+        None => Ok(()),
+        Some(Lock { pid, works_here: true }) => Err(RecoverError::Running { directory: directory(), pid }),
+        Some(Lock { pid, works_here: false }) => Err(RecoverError::MayRun { directory: directory(), pid }),
+    }
 }
 
 fn place(
@@ -169,7 +172,7 @@ fn check_identity(data_dir: &Path, expected: SystemId) -> Result<(), RecoverErro
             })
         }
         Err(_) => {
-            let marker = fs::read(data_dir.join(MARKER)).ok();
+            let marker = fs::read(data_dir.join(RESTORE_MARKER)).ok();
             let marker = marker.and_then(|json| serde_json::from_slice::<Marker>(&json).ok());
             match marker {
                 Some(marker) if marker.system_id == expected => return Ok(()),
@@ -235,30 +238,69 @@ pub(super) fn owner_of(directory: &Path) -> Result<Option<Owner>, FsError> {
 
 impl Destination {
     /// Makes the directories and the links between them, and takes away what would let an
-    /// old data directory start half restored.
+    /// old data directory start half restored. Until the tree is dropped no other restore does. What was
+    /// checked is checked again: since then the lists were fetched, which may have taken minutes.
     pub fn create(&self) -> Result<Tree, RecoverError> {
         let base = make(&self.data_dir)?;
+        let busy = |root: &Root| RecoverError::Busy { directory: root.path().to_owned() };
+        if !base.claim()? {
+            return Err(busy(&base));
+        }
+        check_no_server(&self.data_dir)?;
+        if self.mode == Mode::Fresh && occupied(&self.data_dir)? {
+            return Err(RecoverError::NotEmpty { directory: self.data_dir.clone() });
+        }
+        let mut roots = Vec::new();
+        for place in &self.tablespaces {
+            let root = make(&place.location)?;
+            if !root.claim()? {
+                return Err(busy(&root));
+            }
+            check_tablespace(&self.data_dir, place, self.mode)?;
+            roots.push(root);
+        }
         // In this order: while the directory has no pg_control, the marker tells whose it is.
-        let marker = Path::new(MARKER);
+        let marker = Path::new(RESTORE_MARKER);
+        let is_resumed = base.read(marker).is_ok();
         base.remove(marker)?;
         let mut file = base.create(marker, 0o600)?;
         let written = file.write_all(&self.marker).and_then(|()| file.sync_all());
         written.map_err(|source| FsError::new("write", base.path().join(marker), source))?;
         base.sync_directory(Path::new("."))?;
         if !base.entries(Path::new("global"))?.is_empty() {
-            base.remove(Path::new(CONTROL))?;
-            base.sync_directory(Path::new("global"))?;
+            self.disable(&base)?;
         }
-        let mut tree = Tree { base, tablespaces: Default::default() };
+        let mut tree = Tree::new(base, is_resumed);
         tree.base.make_directory(Path::new(LINKS), DIRECTORY_MODE)?;
-        for place in &self.tablespaces {
-            let root = make(&place.location)?;
+        for (place, root) in self.tablespaces.iter().zip(roots) {
             let link = Path::new(LINKS).join(place.oid.to_string());
             tree.base.remove(&link)?;
             tree.base.link(&link, Path::new(&place.target))?;
             tree.tablespaces.insert(place.oid, Tablespace { root, target: place.target.clone() });
         }
         Ok(tree)
+    }
+
+    /// Takes an old `pg_control` away. A server makes its lock file before it reads `pg_control`, so after that
+    /// one that was quicker is seen, and one that was not can't start.
+    pub(super) fn disable(&self, base: &Root) -> Result<(), RecoverError> {
+        let (control, aside, global) = (Path::new(CONTROL), Path::new(CONTROL_ASIDE), Path::new("global"));
+        let had = base.read(control).is_ok();
+        if had {
+            base.rename(control, aside)?;
+        }
+        base.sync_directory(global)?;
+        if let Err(error) = check_no_server(&self.data_dir) {
+            if had {
+                base.rename(aside, control)?;
+                base.sync_directory(global)?;
+                base.remove(Path::new(RESTORE_MARKER))?;
+            }
+            return Err(error);
+        }
+        base.remove(control)?;
+        base.remove(aside)?;
+        Ok(base.sync_directory(global)?)
     }
 }
 

@@ -22,6 +22,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 use wald_core::backup_label::TablespaceMap;
 use wald_core::blake3_hex::Blake3Hex;
+use wald_core::data_file::RESTORE_MARKER;
 use wald_core::file_list::ListedFile;
 use wald_core::object_key::ObjectKey;
 use wald_core::relative_path::RelativePath;
@@ -73,8 +74,11 @@ pub(super) struct Unpacked {
 
 impl PartFiles {
     pub fn new(files: Vec<ListedFile>) -> Self {
+        // Backups that wald itself made of such a directory have one; this restore has its own.
+        let is_marker = |file: &ListedFile| file.path.as_bytes() == RESTORE_MARKER.as_bytes();
+        let (markers, files): (Vec<_>, Vec<_>) = files.into_iter().partition(is_marker);
         let needed = files.into_iter().map(|file| (file.path.clone(), file)).collect();
-        Self { needed, written: HashSet::new() }
+        Self { needed, written: markers.into_iter().map(|file| file.path).collect() }
     }
 
     pub fn first_needed(&self) -> Option<&RelativePath> {

@@ -1,6 +1,8 @@
 //! `--delta`: what it keeps, what it removes, and what it refuses.
 
 use super::*;
+use crate::recover::beneath::Root;
+use wald_core::data_file::RESTORE_MARKER;
 
 #[tokio::test]
 async fn an_interrupted_restore_is_continued_with_delta_only() {
@@ -11,7 +13,7 @@ async fn an_interrupted_restore_is_continued_with_delta_only() {
         }
     });
     damage_of(place.restore(&broken.store().await, Mode::Fresh).await);
-    assert!(place.data().join(prepare::MARKER).exists() && !place.can_start());
+    assert!(place.data().join(RESTORE_MARKER).exists() && !place.can_start());
     let repository = place.backup().store().await;
     let refused = place.restore(&repository, Mode::Fresh).await.unwrap_err();
     assert!(matches!(refused, RecoverError::NotEmpty { .. }), "{refused:?}");
@@ -39,22 +41,94 @@ async fn delta_keeps_what_matches_and_removes_what_does_not_belong() {
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("file"), "mine").unwrap();
     symlink(&outside, data.join("base/7")).unwrap();
+    // A tablespace that was created after the backup.
+    symlink(&outside, data.join("pg_tblspc/99999")).unwrap();
 
     let refused = place.restore(&repository, Mode::Fresh).await.unwrap_err();
     assert!(matches!(refused, RecoverError::NotEmpty { .. }), "{refused:?}");
     let report = place.restore(&repository, Mode::Delta).await.unwrap();
     place.assert_complete(&place.backup());
     assert!(!data.join("base/6").exists() && !data.join("base/7").exists());
+    assert!(fs::symlink_metadata(data.join("pg_tblspc/99999")).is_err());
     assert_eq!(fs::read_dir(data.join("pg_wal")).unwrap().count(), 1);
     assert!(!place.tablespace().join("PG_15_202209061/5/999").exists());
     assert!(place.tablespace().join("PG_14_202107181").exists());
     assert_eq!(fs::read(outside.join("file")).unwrap(), b"mine");
     // What was made above, and recovery.signal and backup_manifest.
-    assert_eq!(report.removed_files, 6);
-    assert!(report.to_string().contains("\nremoved 6 files that the backup does not have\n"), "{report}");
+    assert_eq!(report.removed_files, 7);
+    assert!(report.to_string().contains("\nremoved 7 files that the backup does not have\n"), "{report}");
     // Two parts of four hold nothing that was needed.
     assert_eq!(report.kept_files, 5);
     assert!(report.downloaded_bytes < first.downloaded_bytes / 10, "{report:?}");
+}
+
+#[tokio::test]
+async fn two_restores_do_not_work_in_one_directory() {
+    let place = Place::new();
+    let repository = place.backup().store().await;
+    place.restore(&repository, Mode::Fresh).await.unwrap();
+    for directory in [place.data(), place.tablespace()] {
+        let other = Root::open(&directory, None).unwrap();
+        assert!(other.claim().unwrap());
+        let error = place.restore(&repository, Mode::Delta).await.unwrap_err();
+        assert!(error.to_string().contains("another wald restore works in"), "{error}");
+        assert!(place.can_start() && !place.data().join(RESTORE_MARKER).exists());
+    }
+    // The claim lasts as long as what was made in the directory is worked in.
+    let entry = inventory::read(&repository).await.unwrap().catalog.remove(0);
+    let tree = prepare::check(&place.options(Mode::Delta), &entry).unwrap().create().unwrap();
+    let error = place.restore(&repository, Mode::Delta).await.unwrap_err();
+    assert!(matches!(error, RecoverError::Busy { .. }), "{error}");
+    drop(tree);
+    place.restore(&repository, Mode::Delta).await.unwrap();
+    place.assert_complete(&place.backup());
+}
+
+#[tokio::test]
+async fn what_another_restore_has_made_since_the_first_look_is_left_alone() {
+    let place = Place::new();
+    let repository = place.backup().store().await;
+    let entry = inventory::read(&repository).await.unwrap().catalog.remove(0);
+    let looked = prepare::check(&place.options(Mode::Fresh), &entry).unwrap();
+    place.restore(&repository, Mode::Fresh).await.unwrap();
+    let error = looked.create().unwrap_err();
+    assert!(matches!(error, RecoverError::NotEmpty { .. }), "{error}");
+    place.assert_complete(&place.backup());
+}
+
+#[tokio::test]
+async fn a_server_that_has_started_since_the_first_look_keeps_its_directory() {
+    let place = Place::new();
+    let repository = place.backup().store().await;
+    place.restore(&repository, Mode::Fresh).await.unwrap();
+    let entry = inventory::read(&repository).await.unwrap().catalog.remove(0);
+    let looked = prepare::check(&place.options(Mode::Delta), &entry).unwrap();
+    let mut server = std::process::Command::new("sleep").arg("60").current_dir(place.data()).spawn().unwrap();
+    fs::write(place.data().join("postmaster.pid"), format!("{}\n", server.id())).unwrap();
+    let before_anything = looked.create();
+    // It started while pg_control was taken away.
+    let meanwhile = looked.disable(&Root::open(&place.data(), None).unwrap());
+    server.kill().unwrap();
+    server.wait().unwrap();
+    for error in [before_anything.map(|_| ()).unwrap_err(), meanwhile.unwrap_err()] {
+        assert!(matches!(error, RecoverError::Running { .. }), "{error}");
+    }
+    fs::remove_file(place.data().join("postmaster.pid")).unwrap();
+    place.assert_complete(&place.backup());
+}
+
+#[tokio::test]
+async fn a_marker_that_a_crash_left_to_a_server_and_its_backups_is_not_restored() {
+    for mode in [Mode::Fresh, Mode::Delta] {
+        let place = Place::new();
+        if mode == Mode::Delta {
+            place.restore(&place.backup().store().await, Mode::Fresh).await.unwrap();
+        }
+        let mut backup = place.backup();
+        backup.sources.insert(0, ("base-0001.tar.zst", RESTORE_MARKER, b"{}".to_vec()));
+        place.restore(&backup.store().await, mode).await.unwrap();
+        place.assert_complete(&place.backup());
+    }
 }
 
 #[tokio::test]

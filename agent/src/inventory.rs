@@ -58,6 +58,9 @@ pub struct Unreadable {
     /// What it should be.
     #[serde(skip)]
     pub role: Role,
+    /// It was listed, and was not there when it was read.
+    #[serde(skip)]
+    pub has_vanished: bool,
 }
 
 /// What an object that can't be understood should be.
@@ -90,8 +93,22 @@ pub enum InventoryError {
     },
 }
 
+/// How often a repository is listed while what is listed vanishes before it is read: `wald expire` may be at work.
+/// After that it is damage.
+pub const LOOKS_MAX: u32 = 3;
+
 /// Reads the inventory of a repository.
 pub async fn read(repository: &Repository) -> Result<Inventory, InventoryError> {
+    for _ in 1..LOOKS_MAX {
+        let inventory = read_once(repository).await?;
+        if !inventory.has_changed() {
+            return Ok(inventory);
+        }
+    }
+    read_once(repository).await
+}
+
+async fn read_once(repository: &Repository) -> Result<Inventory, InventoryError> {
     let mut names = Names::new(repository.segment_size());
     for prefix in [ObjectKey::CATALOG_PREFIX, ObjectKey::WAL_PREFIX] {
         let mut listed = repository.store().list(prefix);
@@ -140,6 +157,11 @@ async fn read_names(
 }
 
 impl Inventory {
+    /// Whether something that was listed was gone when it was read, so that the listing is one of the past.
+    pub fn has_changed(&self) -> bool {
+        self.unreadable.iter().any(|object| object.has_vanished)
+    }
+
     /// As plans take it.
     pub fn holdings(&self) -> Holdings<'_> {
         Holdings {
@@ -204,10 +226,18 @@ async fn read_catalog(
 ) -> Result<Catalog, StoreError> {
     let reads = stream::iter(ids).map(|id| async move {
         let key = ObjectKey::catalog(&id);
-        let problem = |reason| Unreadable { key: key.to_string(), reason, role: Role::Entry(id.clone()) };
+        let problem = |reason| Unreadable {
+            key: key.to_string(),
+            reason,
+            role: Role::Entry(id.clone()),
+            has_vanished: false,
+        };
         let json = match store.get(&key, CATALOG_BYTES_MAX).await {
             Ok(json) => json,
-            Err(error) if is_told(&error) => return Ok(Err(problem(explain::chain(&error)))),
+            Err(error) if is_told(&error) => {
+                let has_vanished = error.is_absent();
+                return Ok(Err(Unreadable { has_vanished, ..problem(explain::chain(&error)) }));
+            }
             Err(error) => return Err(error),
         };
         Ok(match CatalogEntry::parse(&json) {
@@ -243,14 +273,20 @@ async fn read_histories(
     let reads = stream::iter(timelines).map(|timeline| async move {
         let file = WalFile::History(timeline);
         let key = ObjectKey::wal(file);
-        let problem = |reason| Unreadable { key: key.to_string(), reason, role: Role::History(timeline) };
+        let problem = |reason| Unreadable {
+            key: key.to_string(),
+            reason,
+            role: Role::History(timeline),
+            has_vanished: false,
+        };
         let text = store.get(&key, HISTORY_BYTES_MAX).await;
         let proof = store.get(&ObjectKey::wal_proof(file), PROOF_BYTES_MAX).await;
         let (text, proof) = match (text, proof) {
             (Ok(text), Ok(proof)) => (text, proof),
             // The proof is stored before its file, so one without the other is damage.
             (Err(error), _) | (_, Err(error)) if is_told(&error) => {
-                return Ok(Err(problem(explain::chain(&error))));
+                let has_vanished = error.is_absent();
+                return Ok(Err(Unreadable { has_vanished, ..problem(explain::chain(&error)) }));
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };

@@ -43,7 +43,7 @@ pub use progress::Progress;
 pub use report::{Unread, Verdict, VerifyReport};
 
 use crate::clock::Clock;
-use crate::inventory;
+use crate::inventory::{self, Inventory};
 use crate::rate::RateLimit;
 use crate::repository::Repository;
 use absence::{Confirmed, confirm};
@@ -53,15 +53,15 @@ use presence::backup_objects;
 use scene::Scene;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use survey::{Survey, survey};
+use survey::{Odd, Survey, survey};
 use tokio_util::sync::CancellationToken;
 use tonight::Tonight;
 use wald_core::backup_id::BackupId;
 use wald_core::catalog::CatalogEntry;
-use wald_core::ledger::{Depth, Head, LEDGER_FORMAT, Postponed};
+use wald_core::ledger::{Depth, Head, LEDGER_FORMAT, Objects, Postponed};
 use wald_core::object_lock::LockPolicy;
 use wald_core::quantity::Count;
-use wald_core::retention::{Basis, Policy, needed};
+use wald_core::retention::{Basis, Policy, Seen, needed};
 
 /// What a verification is asked to do.
 #[derive(Clone, Debug)]
@@ -151,11 +151,20 @@ fn overdue(postponed: &Postponed) -> Option<Unread> {
     })
 }
 
+async fn read_listed(repository: &Repository) -> Result<(Objects, Vec<Odd>, Seen, Inventory), VerifyError> {
+    let Survey { objects, odd, names, seen } = survey(repository).await?;
+    Ok((objects, odd, seen, inventory::read_listed(repository, names).await?))
+}
+
 /// Lists, reads the catalog and the last ledgers, and finds out what is needed.
 async fn look(repository: &Repository, options: &VerifyOptions, clock: &Clock) -> Result<Scene, VerifyError> {
     let begun = clock.now();
-    let Survey { objects, odd, names, seen } = survey(repository).await?;
-    let inventory = inventory::read_listed(repository, names).await?;
+    let (mut objects, mut odd, mut seen, mut inventory) = read_listed(repository).await?;
+    for _ in 1..inventory::LOOKS_MAX {
+        if inventory.has_changed() {
+            (objects, odd, seen, inventory) = read_listed(repository).await?;
+        }
+    }
     let (objects, mut known) = ledgers::read(repository, objects, begun).await?;
     let unreadable: Vec<String> = inventory.unreadable.iter().map(|object| object.key.clone()).collect();
     let basis = Basis { holdings: inventory.holdings(), unreadable: &unreadable, seen: &seen };

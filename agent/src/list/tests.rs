@@ -59,6 +59,7 @@ fn inventory(catalog: Vec<CatalogEntry>, numbers: &[u64]) -> Inventory {
             key: "catalog/20261101T020000Z-full.json".to_owned(),
             reason: "nonsense".to_owned(),
             role: Role::Entry(BackupId::parse("20261101T020000Z-full").unwrap()),
+            has_vanished: false,
         }],
         foreign_entries: vec!["catalog/x.json".to_owned()],
     }

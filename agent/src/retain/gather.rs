@@ -3,7 +3,8 @@
 //!
 //! There is one listing, and what it shows of the catalog is read; the catalog is listed once more
 //! after it: of a backup that ends meanwhile, the entry is then seen, and never its parts without
-//! it. One object that can't be had is a problem and never the end: what protects goes on.
+//! it. One object that can't be had is a problem and never the end: what protects goes on. Where an entry
+//! vanishes between the two, another run is at work, and all is looked at again.
 
 use super::{Progress, RetainError, RetainOptions, RunTime, clock_check};
 use crate::explain::chain;
@@ -53,14 +54,14 @@ pub(super) async fn gather(
     progress: &Progress,
 ) -> Result<Gathered, RetainError> {
     let store = repository.store();
-    let versions = list(store, progress).await?;
+    let mut looked = look(repository, progress).await?;
+    for _ in 1..inventory::LOOKS_MAX {
+        if looked.inventory.has_changed() {
+            looked = look(repository, progress).await?;
+        }
+    }
+    let Looked { versions, inventory, late, mut problems } = looked;
     let survey = Survey::of(&versions);
-    let hidden = survey.hidden();
-    let mut problems = contradictions(store, &versions, &survey.contested()).await;
-    let hides = |key: &String| Problem { key: key.clone(), reason: "a delete marker hides it".to_owned() };
-    problems.extend(hidden.iter().map(hides));
-    let (names, late) = names(repository, &versions, &mut problems).await;
-    let inventory = inventory::read_what_can_be_had(repository, names).await?;
     let damaged = &inventory.unreadable;
     problems
         .extend(damaged.iter().map(|found| Problem { key: found.key.clone(), reason: found.reason.clone() }));
@@ -83,6 +84,26 @@ pub(super) async fn gather(
         plan.refuse(Refusal::Doubtful { reason });
     }
     Ok(Gathered { time: time.clone(), versions, uploads, needed, plan, problems })
+}
+
+/// One listing, and what was read by it.
+struct Looked {
+    versions: Vec<ListedVersion<VersionId>>,
+    inventory: Inventory,
+    late: BTreeSet<BackupId>,
+    problems: Vec<Problem>,
+}
+
+async fn look(repository: &Repository, progress: &Progress) -> Result<Looked, RetainError> {
+    let store = repository.store();
+    let versions = list(store, progress).await?;
+    let survey = Survey::of(&versions);
+    let mut problems = contradictions(store, &versions, &survey.contested()).await;
+    let hides = |key: &String| Problem { key: key.clone(), reason: "a delete marker hides it".to_owned() };
+    problems.extend(survey.hidden().iter().map(hides));
+    let (names, late) = names(repository, &versions, &mut problems).await;
+    let inventory = inventory::read_what_can_be_had(repository, names).await?;
+    Ok(Looked { versions, inventory, late, problems })
 }
 
 /// What the listing of versions shows to a plain read, and what the catalog shows later: of a

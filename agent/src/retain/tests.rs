@@ -195,6 +195,25 @@ async fn an_entry_that_cannot_be_fetched_stops_deletions_and_not_the_run() {
     assert!(scene.run().await.is_good());
 }
 
+/// Two runs at once: the other one has deleted an entry since this one listed it.
+#[tokio::test]
+async fn an_entry_that_vanishes_is_no_damage_unless_it_stays_listed() {
+    let scene = Scene::new().await;
+    let faults = Faults::none();
+    let busy = Repository::open(scene.repository.store().with_faults(&faults)).await.unwrap();
+    let before = scene.names().await;
+    // Listed each time, and never there: something else is wrong.
+    faults.always(Operation::Read, Fault::Vanished);
+    let planned = plan(&busy, &scene.options, scene.clock, &Progress::silent()).await.unwrap();
+    assert!(planned.refusal.is_some(), "{planned}");
+    faults.clear();
+    faults.once(Operation::Read, Fault::Vanished);
+    faults.once(Operation::Read, Fault::Vanished);
+    let report = scene.run_on(&busy, CancellationToken::new()).await.unwrap();
+    assert!(report.is_good(), "{report}");
+    assert_eq!(before.len() - scene.names().await.len(), usize::try_from(report.outcome.deleted).unwrap());
+}
+
 #[tokio::test]
 async fn while_an_entry_stays_so_do_its_parts_and_all_wal() {
     let scene = Scene::new().await;

@@ -54,6 +54,10 @@ async fn before(fault: Option<Fault>, location: &Path) -> Result<()> {
         Some(Fault::ExistsWithoutObject) => {
             Err(Error::AlreadyExists { path, source: "injected: 409 Conflict".into() })
         }
+        Some(Fault::Vanished) => {
+            let source = "injected: No data in memory found. Location".into();
+            Err(Error::NotFound { path, source })
+        }
         Some(Fault::NotFoundByProxy) => {
             Err(Error::NotFound { path, source: "injected: 404 Not Found: <html>no such page</html>".into() })
         }

@@ -20,6 +20,8 @@ pub enum Fault {
     ExistsWithoutObject,
     /// What is there is replaced, although the request says "only if absent". Fits creating only.
     Overwrite,
+    /// The object went away after it was listed. Fits reading only, from a repository in memory.
+    Vanished,
     /// Something in between answers that there is no such page.
     NotFoundByProxy,
     /// The object is stored without the lock that was asked for. Fits creating and uploading only.
@@ -29,7 +31,7 @@ pub enum Fault {
 impl Fault {
     const fn fits(self, operation: Operation) -> bool {
         match self {
-            Fault::CorruptRead => matches!(operation, Operation::Read),
+            Fault::CorruptRead | Fault::Vanished => matches!(operation, Operation::Read),
             Fault::ExistsWithoutObject | Fault::Overwrite => matches!(operation, Operation::Create),
             Fault::LockDropped => matches!(operation, Operation::Create | Operation::Upload),
             _ => true,

@@ -85,14 +85,21 @@ impl AgentStatus {
         self.last_failure_at = Some(now);
     }
 
-    /// The same with the figures of this moment.
-    pub fn with_figures(mut self, metrics: &Metrics, backlog: Option<Backlog>, ahead: usize) -> Self {
+    /// The same with the figures of this moment. `on_record`: files that were given up, before this agent
+    /// started perhaps, and that no backup has made good yet.
+    pub fn with_figures(
+        mut self,
+        metrics: &Metrics,
+        backlog: Option<Backlog>,
+        ahead: usize,
+        on_record: u64,
+    ) -> Self {
         self.backlog_files = backlog.map(|backlog| backlog.files);
         self.backlog_oldest = backlog.and_then(|backlog| backlog.oldest).map(|file| file.to_string());
         self.ahead_segments = ahead;
         (self.archived_files, self.archived_bytes, self.stored_bytes, self.archive_failures) =
             metrics.archive_totals();
-        self.given_up_files = metrics.given_up_total();
+        self.given_up_files = metrics.given_up_total().max(on_record);
         (self.prefetch_hits, self.prefetch_waits) = metrics.prefetch_totals();
         self
     }

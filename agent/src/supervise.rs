@@ -198,7 +198,8 @@ async fn start(
 fn guard(options: &AgentOptions, repository: &Repository) -> Option<Arc<QueueGuard>> {
     let data_dir = &options.archive.as_ref()?.data_dir;
     let (size, state_dir) = (repository.segment_size(), &options.state_dir);
-    Some(Arc::new(QueueGuard::new(options.queue_max_bytes?, size, data_dir, state_dir)))
+    // Without a limit too: what was given up while there was one is mended.
+    Some(Arc::new(QueueGuard::new(options.queue_max_bytes, size, data_dir, state_dir)))
 }
 
 /// An agent that starts during an outage waits for its end, and says so to systemd.

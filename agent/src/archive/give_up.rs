@@ -3,7 +3,8 @@
 //! Off unless configured. Invariants: a [`GivenUp`] exists only after the loss was written to a
 //! journal and fsynced, so that no gap is ever forgotten, and it is the only reply "done" beside
 //! that of a [`Durable`](super::confirm::Durable); the journal is emptied only when the
-//! repository has the records and a new base backup has closed the gap behind it.
+//! repository has the records and a new base backup has closed the gap behind it, also if the option is
+//! not set any more by then. The agent and `wald archive-push` write to it under one lock.
 //!
 //! When and what is decided by `wald_core::queue`.
 
@@ -14,7 +15,7 @@ use crate::store::StoreError;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use wald_core::object_key::ObjectKey;
@@ -34,6 +35,11 @@ pub enum GiveUpError {
     #[error("the record of a gap can't be stored")]
     Store(#[from] StoreError),
 }
+
+/// The journal's name in the state directory.
+const JOURNAL: &str = "given-up.jsonl";
+/// Stands before a line of the journal that does not tell which file was lost.
+const ILLEGIBLE: &str = "illegible: ";
 
 /// One file that was given up, as the journal and the repository hold it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -64,30 +70,34 @@ impl From<GivenUp> for Reply {
 /// Watches the queue, gives up what is over the limit, and keeps the journal.
 #[derive(Debug)]
 pub struct QueueGuard {
-    limit: Mutex<QueueLimit>,
+    /// None: nothing is given up, but what was is remembered.
+    limit: Option<Mutex<QueueLimit>>,
     pg_wal: PgWal,
     journal: PathBuf,
 }
 
 impl QueueGuard {
-    /// A guard of `data_dir`'s queue, with its journal in `state_dir`.
-    pub fn new(bytes_max: u64, size: SegmentSize, data_dir: &Path, state_dir: &Path) -> Self {
+    /// A guard of `data_dir`'s queue, with its journal in `state_dir`. Without `bytes_max` it gives
+    /// nothing up.
+    pub fn new(bytes_max: Option<u64>, size: SegmentSize, data_dir: &Path, state_dir: &Path) -> Self {
         Self {
-            limit: Mutex::new(QueueLimit::new(bytes_max, size)),
+            limit: bytes_max.map(|bytes_max| Mutex::new(QueueLimit::new(bytes_max, size))),
             pg_wal: PgWal::of(data_dir),
-            journal: state_dir.join("given-up.jsonl"),
+            journal: state_dir.join(JOURNAL),
         }
     }
 
     /// Whether `file` belongs to a stretch that is given up already.
     pub fn gives_up(&self, file: WalFile) -> bool {
-        self.limit.lock().unwrap_or_else(PoisonError::into_inner).gives_up(file)
+        let limit = self.limit.as_ref();
+        limit.is_some_and(|limit| limit.lock().unwrap_or_else(PoisonError::into_inner).gives_up(file))
     }
 
     /// After a failure: is too much waiting? Then `file` may be part of what is given up.
     pub fn look(&self, file: WalFile) -> Result<bool, FsError> {
+        let Some(limit) = &self.limit else { return Ok(false) };
         let backlog = self.pg_wal.backlog()?;
-        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);
         limit.look(Waiting { files: backlog.files, newest: backlog.newest_segment });
         Ok(limit.gives_up(file))
     }
@@ -98,6 +108,13 @@ impl QueueGuard {
         let failed = |source: std::io::Error| FsError::new("write", &self.journal, source);
         let mut line = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
         line.push(b'\n');
+        let _lock = self.lock()?;
+        // What a full disk or a crash has cut off must not swallow this line.
+        let is_cut =
+            std::fs::read(&self.journal).is_ok_and(|text| text.last().is_some_and(|end| *end != b'\n'));
+        if is_cut {
+            line.insert(0, b'\n');
+        }
         let mut journal = OpenOptions::new().create(true).append(true).open(&self.journal).map_err(failed)?;
         journal.write_all(&line).and_then(|()| journal.sync_all()).map_err(failed)?;
         let directory = self.journal.parent().unwrap_or(Path::new("/"));
@@ -105,15 +122,24 @@ impl QueueGuard {
         Ok(GivenUp { file })
     }
 
+    /// Waits until nobody else writes to the journal.
+    fn lock(&self) -> Result<File, FsError> {
+        let path = self.journal.with_extension("lock");
+        let failed = |source| FsError::new("lock", &path, source);
+        // Reading is enough, so that it does not matter which user made it.
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?
+            }
+            opened => opened.map_err(failed)?,
+        };
+        file.lock().map_err(failed)?;
+        Ok(file)
+    }
+
     /// What is on record and not yet mended.
     pub fn records(&self) -> Result<Vec<GapRecord>, GiveUpError> {
-        let text = match std::fs::read_to_string(&self.journal) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(FsError::new("read", &self.journal, source).into()),
-        };
-        // A last line cut off by a crash was never acknowledged.
-        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        Ok(read_journal(&self.journal)?)
     }
 
     /// Stores `records` in the repository, where `wald list` and whoever restores can see them.
@@ -123,7 +149,13 @@ impl QueueGuard {
         records: &[GapRecord],
     ) -> Result<(), GiveUpError> {
         for record in records {
-            let Ok(file) = WalFile::parse(&record.file) else { continue };
+            let Ok(file) = WalFile::parse(&record.file) else {
+                tracing::error!(
+                    "WAL was given up, and the journal does not tell which: {}; the base backup is taken all the same",
+                    record.file
+                );
+                continue;
+            };
             let line = serde_json::to_vec(record);
             let body =
                 line.map_err(|error| FsError::new("write", &self.journal, std::io::Error::from(error)))?;
@@ -135,6 +167,7 @@ impl QueueGuard {
 
     /// Takes `mended` off the journal; what was given up meanwhile stays.
     pub fn forget(&self, mended: &[GapRecord]) -> Result<(), GiveUpError> {
+        let _lock = self.lock()?;
         let left: Vec<GapRecord> =
             self.records()?.into_iter().filter(|record| !mended.contains(record)).collect();
         let failed = |source: std::io::Error| FsError::new("rewrite", &self.journal, source);
@@ -151,14 +184,78 @@ impl QueueGuard {
     }
 }
 
+/// How many files are on record in a state directory as given up, and not yet mended. What can't be read
+/// counts as none here; the agent's log tells of it.
+pub fn count_on_record(state_dir: &Path) -> u64 {
+    let records = read_journal(&state_dir.join(JOURNAL));
+    records.map_or(0, |records| u64::try_from(records.len()).unwrap_or(u64::MAX))
+}
+
+fn read_journal(journal: &Path) -> Result<Vec<GapRecord>, FsError> {
+    let bytes = match std::fs::read(journal) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(FsError::new("read", journal, source)),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.split_inclusive('\n').filter(|line| !line.trim().is_empty());
+    let record = |line: &str| match serde_json::from_str(line) {
+        Ok(record) => Some(record),
+        // A last line that was cut off was never acknowledged. Any other may have been.
+        Err(_) if !line.ends_with('\n') => None,
+        Err(_) => {
+            let file = format!("{ILLEGIBLE}{}", line.trim());
+            Some(GapRecord { file, given_up_at: Timestamp::UNIX_EPOCH })
+        }
+    };
+    Ok(lines.filter_map(record).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_line_that_was_cut_off_swallows_no_loss_and_is_itself_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let guard = QueueGuard::new(None, SegmentSize::DEFAULT, dir.path(), dir.path());
+        let file = WalFile::parse("000000010000000000000002").unwrap();
+        assert!(!guard.gives_up(file) && !guard.look(file).unwrap());
+        std::fs::write(dir.path().join(JOURNAL), "{\"file\":\"0000").unwrap();
+        assert_eq!(guard.records().unwrap(), []);
+        guard.give_up(file, Timestamp::UNIX_EPOCH).unwrap();
+        let records = guard.records().unwrap();
+        let files: Vec<_> = records.iter().map(|record| record.file.as_str()).collect();
+        assert_eq!(files, ["illegible: {\"file\":\"0000", "000000010000000000000002"]);
+        assert_eq!(count_on_record(dir.path()), 2);
+        guard.forget(&records[1..]).unwrap();
+        assert_eq!(guard.records().unwrap(), records[..1]);
+        guard.forget(&records).unwrap();
+        assert_eq!(count_on_record(dir.path()), 0);
+    }
+
+    #[test]
+    fn what_is_given_up_while_others_are_mended_stays_on_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let guard = || QueueGuard::new(Some(1 << 20), SegmentSize::DEFAULT, dir.path(), dir.path());
+        let file = |number: u32| WalFile::parse(&format!("0000000100000000000000{number:02X}")).unwrap();
+        let first = guard();
+        first.give_up(file(255), Timestamp::UNIX_EPOCH).unwrap();
+        let mended = first.records().unwrap();
+        std::thread::scope(|scope| {
+            // As the agent and `wald archive-push` do.
+            scope.spawn(|| {
+                (0..50).for_each(|number| drop(guard().give_up(file(number), Timestamp::UNIX_EPOCH).unwrap()))
+            });
+            scope.spawn(|| (0..50).for_each(|_| guard().forget(&mended).unwrap()));
+        });
+        assert_eq!(first.records().unwrap().len(), 50);
+    }
+
+    #[test]
     fn the_journal_keeps_every_loss_until_it_is_mended() {
         let dir = tempfile::tempdir().unwrap();
-        let guard = QueueGuard::new(1 << 20, SegmentSize::DEFAULT, dir.path(), dir.path());
+        let guard = QueueGuard::new(Some(1 << 20), SegmentSize::DEFAULT, dir.path(), dir.path());
         assert!(guard.records().unwrap().is_empty());
         let now = "2026-11-22T20:00:00Z".parse().unwrap();
         let file = |number: u32| WalFile::parse(&format!("0000000100000000000000{number:02X}")).unwrap();

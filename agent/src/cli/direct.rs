@@ -7,6 +7,9 @@
 use super::options;
 use super::run::Failure;
 use crate::archive::Archive;
+use crate::archive::admit::PgWal;
+use crate::archive::give_up::QueueGuard;
+use crate::cluster::ClusterError;
 use crate::codec::Codec;
 use crate::config::Config;
 use crate::explain::chain;
@@ -15,6 +18,7 @@ use crate::repository::Repository;
 use crate::restore::resolve::{Resolved, asker_of, resolve};
 use crate::restore::{Restore, RestoreError};
 use crate::store::StoreError;
+use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,9 +37,30 @@ pub(super) fn archive_push(config: &Path, path: &Path) -> u8 {
         }
         Err(error) => {
             say(&chain(error.as_ref()));
-            ArchiveOutcome::TryAgain.exit_code()
+            // Of another cluster's WAL nothing is said.
+            let is_ours = !error.is::<ClusterError>();
+            let given_up = is_ours.then(|| give_up(config, path)).transpose().unwrap_or_else(|error| {
+                say(&format!("can't tell whether archive.queue_max is passed: {}", chain(error.as_ref())));
+                None
+            });
+            let Some(reply) = given_up.flatten() else { return ArchiveOutcome::TryAgain.exit_code() };
+            say(&reply.message);
+            reply.exit_code
         }
     }
+}
+
+/// The agent may wait for a repository that can't be reached, and leaves the work to this process: that
+/// includes the limit on what waits. `None`: nothing is given up.
+fn give_up(config: &Path, path: &Path) -> Result<Option<Reply>, Failure> {
+    let config = Config::load(config)?;
+    let Some(bytes_max) = config.archive.queue_max_bytes else { return Ok(None) };
+    let data_dir = config.data_dir()?;
+    let size = crate::cluster::read_control(data_dir)?.segment_size();
+    let file = PgWal::of(data_dir).admit(&absolute(path)?, size)?.file();
+    let guard = QueueGuard::new(Some(bytes_max), size, data_dir, &config.agent.state_dir);
+    let is_due = guard.look(file)?;
+    Ok(if is_due { Some(guard.give_up(file, Timestamp::now())?.into()) } else { None })
 }
 
 fn try_archive_push(config: &Path, path: &Path) -> Result<Reply, Failure> {

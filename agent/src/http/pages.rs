@@ -1,5 +1,6 @@
 //! What the pages say, whoever asks.
 
+use crate::archive::give_up::count_on_record;
 use crate::clock::Clock;
 use crate::codec::aside;
 use crate::explain::chain;
@@ -59,7 +60,7 @@ impl Pages {
     fn status_now(&self) -> Result<String, String> {
         let observed = self.observatory.observed();
         let reasons = not_ready(&observed, &self.agent(), self.clock.now());
-        let mut agent = self.agent().with_figures(&self.metrics, None, 0);
+        let mut agent = self.agent().with_figures(&self.metrics, None, 0, count_on_record(&self.state_dir));
         agent.backlog_files = observed.backlog.as_ref().map(|backlog| backlog.files);
         agent.backlog_oldest = observed.backlog.as_ref().and_then(|backlog| backlog.oldest.clone());
         let mut agent = serde_json::to_value(agent).map_err(|error| chain(&error))?;

@@ -99,7 +99,7 @@ impl Pair {
             .set("promotion", "port", new.to_string())
             .set_text("promotion", "fence_command", self.stop_command())
             .set_text("promotion", "disk_free_min", "1MiB")
-            .set_text("promotion", "lag_max", "1s")
+            .set_text("promotion", "lag_max", "30s")
             .set_text("promotion", "smoke_connection", self.bouncer.connection("app"))
             .set("promotion", "pgbouncer", bouncer)
             .set("promotion", "haproxy", proxy)

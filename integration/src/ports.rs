@@ -3,15 +3,19 @@
 //!
 //! The listeners are held until the very moment that a server is started on them. What remains
 //! is a window of milliseconds: whoever starts a server tries again with other ports when it
-//! ends at once.
+//! ends at once. No port is handed out twice by one process: it may be reserved long before its server starts.
 
 use anyhow::{Result, bail};
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 18_000;
 const TRIES: u32 = 1_000;
+
+static HANDED_OUT: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// Ports that nobody else can take while this is held.
 #[derive(Debug)]
@@ -28,7 +32,10 @@ impl Reserved {
                 return Ok(Reserved { held });
             }
             let port = random_port();
-            if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            let is_new = HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
+            if let Some(listener) =
+                is_new.then(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()).flatten()
+            {
                 held.push((port, listener));
             }
         }
@@ -51,7 +58,6 @@ fn random_port() -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn reserved_ports_differ_and_cannot_be_taken() {

@@ -67,11 +67,14 @@ impl Sandbox {
         Ok(path)
     }
 
-    /// Writes a file with mode 0644, owned by the account.
+    /// Writes a file with mode 0644, owned by the account. It appears at once, as it shall be: somebody may
+    /// wait for it, and remove it.
     pub fn write(&self, name: &str, content: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
-        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
-        self.account.own(&path)?;
+        let new = self.path.join(format!("{name}.new"));
+        fs::write(&new, content).with_context(|| format!("writing {}", new.display()))?;
+        self.account.own(&new)?;
+        fs::rename(&new, &path).with_context(|| format!("placing {}", path.display()))?;
         Ok(path)
     }
 }

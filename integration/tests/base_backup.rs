@@ -324,7 +324,18 @@ async fn a_standby_is_backed_up() -> Result<()> {
         Ok(standby.scalar(&format!("select pg_last_wal_replay_lsn() >= '{target}'"))? == "t")
     })?;
     setting.cluster.wait_archived()?;
-    let report = setting.backup_of(&standby, CancellationToken::new()).await?;
+    // The standby can't switch segments: the primary's WAL must move on meanwhile.
+    let moving = async {
+        loop {
+            setting.cluster.exec("select pg_switch_wal()")?;
+            setting.cluster.exec("create table moving (); drop table moving")?;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let report = tokio::select! {
+        report = setting.backup_of(&standby, CancellationToken::new()) => report?,
+        moved = moving => return moved,
+    };
     let entry = setting.entry(&report).await?;
     assert!(entry.facts().from_standby);
     let before = setting.cluster.fingerprint()?;

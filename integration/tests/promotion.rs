@@ -232,7 +232,8 @@ fn conditions_that_are_not_met_are_named_and_a_dry_run_changes_nothing() -> Resu
     }
     pair.wait_streaming()?;
     let before = what_is(&pair)?;
-    let wald = pair.wald(pair.settings())?;
+    // Where replay is not held up on purpose, it may take its time.
+    let wald = pair.wald(pair.settings().set_text("promotion", "lag_max", "1s"))?;
     met(&wald)?;
     let state_dir = pair.sandbox.path().join("promote-1-state");
     assert_eq!(fs::read_dir(&state_dir)?.count(), 0, "a dry run wrote into the state directory");
@@ -384,7 +385,8 @@ fn a_failure_before_the_promotion_takes_everything_back_and_writes_go_on() -> Re
     ];
     for (fence, said) in fences {
         let settings = pair.settings().set_text("promotion", "fence_command", fence);
-        let wald = pair.wald(settings.set_text("promotion", "hook_timeout", "1s"))?;
+        let limit = if fence.starts_with("sleep") { "1s" } else { "60s" };
+        let wald = pair.wald(settings.set_text("promotion", "hook_timeout", limit))?;
         let finished = wald.run(&["promote", "--yes"])?.exited_with(1)?;
         assert!(finished.said().contains(said), "{}", finished.said());
         assert!(finished.said().contains("rolled back"), "{}", finished.said());

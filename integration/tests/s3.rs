@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[test]
 fn a_cluster_archives_to_s3_through_an_outage_and_recovers_from_there() -> Result<()> {
     let settings = Settings::new()
-        .set_text("restore", "patience", "3s")
+        .set_text("restore", "patience", "15s")
         .set_text("repository", "retry_timeout", "1s")
         .set_text("repository", "connect_timeout", "1s")
         .set_text("archive", "timeout", "5s");

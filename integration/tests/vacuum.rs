@@ -329,6 +329,10 @@ fn a_boost_says_what_needs_a_restart_and_comes_back_when_it_is_told_or_its_time_
     // The agent takes it back by itself.
     wald.succeed(&["vacuum", "boost", "--maintenance-work-mem", "2GB", "--for", "1s", "--yes"])?;
     wait_over(cluster, wald, &before)?;
+    // Until then the agent holds the claim.
+    wait::until_true("the agent to be done", DEADLINE, || {
+        Ok(wald.log_text().contains("the vacuum boost is over and was taken back"))
+    })?;
 
     // What a person sets meanwhile is theirs.
     wald.succeed(&BOOST)?;
@@ -352,7 +356,7 @@ fn a_boost_says_what_needs_a_restart_and_comes_back_when_it_is_told_or_its_time_
 fn a_boost_comes_back_after_a_crash_of_agent_and_server_and_needs_an_agent() -> Result<()> {
     let mut scene = Scene::open(Plot::small())?;
     let before = state(&scene.cluster)?;
-    scene.agent.succeed(&["vacuum", "boost", "--maintenance-work-mem", "2GB", "--for", "3s", "--yes"])?;
+    scene.agent.succeed(&["vacuum", "boost", "--maintenance-work-mem", "2GB", "--for", "10s", "--yes"])?;
     assert!(boosted(&scene.cluster)?);
     scene.agent.kill_hard()?;
     scene.cluster.kill_hard()?;

@@ -113,6 +113,7 @@ fn fail_over(scene: &mut Scene) -> Result<(Cluster, Wald)> {
     wait::until_true("the standby to replay", DEADLINE, || {
         Ok(standby.scalar(&format!("select pg_last_wal_replay_lsn() >= '{lsn}'"))? == "t")
     })?;
+    wait::until_true("the archive to have it all", DEADLINE, || Ok(scene.cluster.archive_backlog()? == 0))?;
     scene.cluster.kill_hard()?;
     standby.promote()?;
     for n in 0..4 {

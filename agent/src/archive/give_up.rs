@@ -245,7 +245,9 @@ mod tests {
         std::thread::scope(|scope| {
             // As the agent and `wald archive-push` do.
             scope.spawn(|| {
-                (0..50).for_each(|number| drop(guard().give_up(file(number), Timestamp::UNIX_EPOCH).unwrap()))
+                for number in 0..50 {
+                    guard().give_up(file(number), Timestamp::UNIX_EPOCH).unwrap();
+                }
             });
             scope.spawn(|| (0..50).for_each(|_| guard().forget(&mended).unwrap()));
         });

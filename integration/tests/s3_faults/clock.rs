@@ -22,7 +22,8 @@ impl Stage {
 
 #[test]
 fn a_wrong_clock_is_named_and_is_neither_success_nor_absence() -> Result<()> {
-    let settings = Settings::new().set_text("archive", "timeout", "3s").set_text("restore", "patience", "2s");
+    let settings =
+        Settings::new().set_text("archive", "timeout", "10s").set_text("restore", "patience", "10s");
     let mut stage = Stage::open("clock", settings)?;
     stage.scene.agent.succeed(&["backup"])?;
     let there = stage.new_segment()?;

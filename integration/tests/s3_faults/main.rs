@@ -73,7 +73,7 @@ impl Front {
         };
         let store = open(Duration::from_secs(20), Duration::from_secs(20))?;
         let hasty = open(Duration::from_secs(20), Duration::from_millis(300))?;
-        let impatient = open(Duration::from_secs(1), Duration::from_millis(300))?;
+        let impatient = open(Duration::from_secs(3), Duration::from_millis(300))?;
         Ok(Front { proxy, store, hasty, impatient, bucket: bucket.to_owned(), past })
     }
 
@@ -146,7 +146,7 @@ impl Stage {
         let settings = settings
             .set_text("repository", "endpoint", proxy.endpoint())
             .set_text("repository", "connect_timeout", "1s")
-            .set_text("repository", "request_timeout", "2s")
+            .set_text("repository", "request_timeout", "4s")
             .set_text("repository", "retry_timeout", retry_timeout);
         let scene = Scene::open_at(place, Plot { settings, ..Plot::small() })?;
         Ok(Stage { scene, proxy })

@@ -42,7 +42,7 @@ fn parts() -> Requests {
 #[test]
 fn a_restore_is_right_or_an_error_and_an_outage_is_never_the_end_of_the_wal() -> Result<()> {
     let settings =
-        Settings::new().set_text("restore", "patience", "2s").set_text("restore", "standby_patience", "1s");
+        Settings::new().set_text("restore", "patience", "4s").set_text("restore", "standby_patience", "1s");
     let mut stage = Stage::open("restore-faults", settings)?;
     stage.scene.agent.succeed(&["backup"])?;
     stage.scene.write_segments(12)?;
@@ -73,7 +73,7 @@ fn a_restore_is_right_or_an_error_and_an_outage_is_never_the_end_of_the_wal() ->
     Ok(())
 }
 
-/// Where the patience of 2 s was not enough, PostgreSQL has stopped with an error; started again it
+/// Where the patience of 4 s was not enough, PostgreSQL has stopped with an error; started again it
 /// goes on. Anything else that ends it is a failure.
 fn launch_until_it_is_there(copy: &mut Cluster) -> Result<()> {
     for _ in 0..20 {
@@ -191,7 +191,9 @@ fn an_absence_must_be_vouched_for(stage: &Stage, data_dir: &Path) -> Result<()> 
     std::thread::scope(|scope| {
         let running = cases.into_iter().enumerate().map(|(number, (fault, code))| {
             scope.spawn(move || -> Result<()> {
-                let settings = Settings::new().set_text("restore", "patience", "2s");
+                // What is answered in the end is waited for.
+                let patience = if code == STOP { "2s" } else { "20s" };
+                let settings = Settings::new().set_text("restore", "patience", patience);
                 let (wald, proxy) = stage.another(&format!("absence-{number}"), settings)?;
                 if let Some(fault) = &fault {
                     proxy.add(Requests::reads().path("/wald.json"), When::After(1), fault.clone());

@@ -53,6 +53,7 @@ fn an_object_whose_answer_was_lost_is_stored_once_and_found_again() -> Result<()
     front.proxy.add(Requests::creations(), When::First(1), Fault::StallAfter);
     let error = run(front.impatient.create(&key, bytes.clone().into())).unwrap_err();
     assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+    assert_eq!(front.proxy.injected(), 7);
     assert_eq!(run(create_until_there(&front.store, &key, &bytes))?, 1);
     front.holds_once(&key, &bytes)
 }

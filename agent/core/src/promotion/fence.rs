@@ -2,7 +2,8 @@
 //!
 //! Invariant: a server that answers and takes writes is never fenced, whatever a hook said and
 //! whatever is forced. Silence alone is no proof, because a network that is cut looks the same: it
-//! counts with a hook that proved more, or together with an archive that has heard nothing either.
+//! counts with a hook that proved more, or together with an archive that has heard nothing either. And it
+//! counts only if it lasts: a server that hangs for a moment is silent, too.
 
 use super::OldPrimary;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,25 @@ pub enum Evidence {
     Forced,
     /// Nothing.
     Nothing,
+}
+
+/// So many looks in a row must go unanswered.
+const SILENT_LOOKS: u32 = 3;
+
+/// Looks at the old primary, one after the other.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Looks {
+    silent: u32,
+}
+
+impl Looks {
+    /// Whether it is proven fenced with this answer; `None`: look again; else what is missing.
+    pub fn proven(&mut self, answer: &Answer, evidence: Evidence) -> Result<Option<&'static str>, String> {
+        let is_silent = matches!(answer, Answer::None { .. });
+        self.silent = if is_silent { self.silent.saturating_add(1) } else { 0 };
+        let how = proven(answer, evidence)?;
+        Ok((!is_silent || self.silent >= SILENT_LOOKS).then_some(how))
+    }
 }
 
 /// How the old primary counts, by its answer alone: what is looked at between the steps.
@@ -126,6 +146,20 @@ mod tests {
         for evidence in [Evidence::HookSucceeded, Evidence::ArchiveSilent, Evidence::Forced] {
             assert!(proven(&silent, evidence).is_ok());
         }
+    }
+
+    #[test]
+    fn a_server_that_hung_for_a_moment_is_not_fenced() {
+        let silent = Answer::None { reason: "no answer within 2s".to_owned() };
+        for evidence in [Evidence::HookSucceeded, Evidence::ArchiveSilent, Evidence::Forced] {
+            let mut looks = Looks::default();
+            let mut look = |answer: &Answer| looks.proven(answer, evidence).map(|how| how.is_some());
+            assert_eq!([look(&silent), look(&silent)], [Ok(false), Ok(false)]);
+            assert!(look(&Answer::Writable).is_err());
+            assert_eq!([look(&silent), look(&silent), look(&silent)], [Ok(false), Ok(false), Ok(true)]);
+            assert_eq!(look(&Answer::InRecovery), Ok(true));
+        }
+        assert!(Looks::default().proven(&silent, Evidence::Nothing).is_err());
     }
 
     #[test]

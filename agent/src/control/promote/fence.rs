@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use wald_core::lsn::Lsn;
 use wald_core::promotion::archive_check::{self, Archive};
 use wald_core::promotion::condition::Condition;
-use wald_core::promotion::fence::{Answer, Evidence, proven, quiet};
+use wald_core::promotion::fence::{Answer, Evidence, Looks, quiet};
 use wald_core::promotion::{Act, Mark, OldPrimary, Server};
 
 /// How long a server may take to be gone after its fence's hook has ended.
@@ -87,11 +87,12 @@ impl Run {
 
     /// Waits until the old primary is proven fenced.
     async fn prove(&self, evidence: Evidence) -> Result<String, PromoteError> {
-        let started = Instant::now();
+        let (started, mut looks) = (Instant::now(), Looks::default());
         loop {
             let answer = look::old_primary(&self.options).await.answer;
-            match proven(&answer, evidence) {
-                Ok(how) => return Ok(how.to_owned()),
+            match looks.proven(&answer, evidence) {
+                Ok(Some(how)) => return Ok(how.to_owned()),
+                Ok(None) => tokio::time::sleep(POLL).await,
                 // Only a server that is on its way down is worth waiting for.
                 Err(why) if evidence != Evidence::HookSucceeded || started.elapsed() > QUIET_WITHIN => {
                     return Err(PromoteError::NotFenced(why));

@@ -205,8 +205,7 @@ impl Server {
         let backlog = self.archiver.as_ref().and_then(|archiver| archiver.backlog().ok());
         let held = self.archiver.as_ref().map_or(0, Archiver::held);
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let on_record = self.guard.as_ref().and_then(|guard| guard.records().ok());
-        let on_record = on_record.map_or(0, |records| u64::try_from(records.len()).unwrap_or(u64::MAX));
+        let on_record = self.guard.as_ref().map_or(0, |guard| guard.count_on_record());
         match serde_json::to_string(&status.with_figures(&self.metrics, backlog, held, on_record)) {
             Ok(message) => Reply { exit_code: 0, message },
             Err(error) => Reply { exit_code: 1, message: error.to_string() },

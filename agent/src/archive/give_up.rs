@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use wald_core::object_key::ObjectKey;
@@ -109,13 +110,12 @@ impl QueueGuard {
         let mut line = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
         line.push(b'\n');
         let _lock = self.lock()?;
+        let opened = OpenOptions::new().read(true).create(true).append(true).open(&self.journal);
+        let mut journal = opened.map_err(failed)?;
         // What a full disk or a crash has cut off must not swallow this line.
-        let is_cut =
-            std::fs::read(&self.journal).is_ok_and(|text| text.last().is_some_and(|end| *end != b'\n'));
-        if is_cut {
+        if is_cut(&journal).map_err(failed)? {
             line.insert(0, b'\n');
         }
-        let mut journal = OpenOptions::new().create(true).append(true).open(&self.journal).map_err(failed)?;
         journal.write_all(&line).and_then(|()| journal.sync_all()).map_err(failed)?;
         let directory = self.journal.parent().unwrap_or(Path::new("/"));
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
@@ -135,6 +135,11 @@ impl QueueGuard {
         };
         file.lock().map_err(failed)?;
         Ok(file)
+    }
+
+    /// As [`count_on_record`].
+    pub fn count_on_record(&self) -> u64 {
+        count(&self.journal)
     }
 
     /// What is on record and not yet mended.
@@ -187,8 +192,19 @@ impl QueueGuard {
 /// How many files are on record in a state directory as given up, and not yet mended. What can't be read
 /// counts as none here; the agent's log tells of it.
 pub fn count_on_record(state_dir: &Path) -> u64 {
-    let records = read_journal(&state_dir.join(JOURNAL));
-    records.map_or(0, |records| u64::try_from(records.len()).unwrap_or(u64::MAX))
+    count(&state_dir.join(JOURNAL))
+}
+
+fn count(journal: &Path) -> u64 {
+    read_journal(journal).map_or(0, |records| u64::try_from(records.len()).unwrap_or(u64::MAX))
+}
+
+/// Whether the last line has no end.
+fn is_cut(journal: &File) -> std::io::Result<bool> {
+    let Some(last) = journal.metadata()?.len().checked_sub(1) else { return Ok(false) };
+    let mut end = [0];
+    journal.read_exact_at(&mut end, last)?;
+    Ok(end != *b"\n")
 }
 
 fn read_journal(journal: &Path) -> Result<Vec<GapRecord>, FsError> {

@@ -54,6 +54,15 @@ impl Root {
         Ok(Self { dir, path: self.path.join(path), owner: self.owner })
     }
 
+    /// The same, if it is there and is a directory.
+    pub fn existing(&self, path: &Path) -> Result<Option<Self>, FsError> {
+        match self.resolve(path, DIRECTORY, Mode::empty()) {
+            Ok(dir) => Ok(Some(Self { dir, path: self.path.join(path), owner: self.owner })),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(self.error("open", path, errno)),
+        }
+    }
+
     /// Keeps other restores out of this directory until it is closed. `false`: one is in it. Where the file
     /// system has no such locks, nobody is kept out.
     pub fn claim(&self) -> Result<bool, FsError> {

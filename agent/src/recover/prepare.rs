@@ -261,7 +261,7 @@ impl Destination {
         }
         // In this order: while the directory has no pg_control, the marker tells whose it is.
         let marker = Path::new(RESTORE_MARKER);
-        let is_resumed = base.read(marker).is_ok();
+        let is_resumed = base.read(marker).err().is_none_or(|error| error.kind() != ErrorKind::NotFound);
         base.remove(marker)?;
         let mut file = base.create(marker, 0o600)?;
         let written = file.write_all(&self.marker).and_then(|()| file.sync_all());

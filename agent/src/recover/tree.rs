@@ -53,7 +53,7 @@ impl Tree {
         for dir in list.dirs.iter().filter(|dir| !self.is_link(&dir.path)) {
             let Some((root, path)) = self.locate(&dir.path) else { continue };
             // What is not there, or no directory, will be made on the file system above it.
-            let Ok(below) = root.descend(&path) else { continue };
+            let Some(below) = root.existing(&path)? else { continue };
             if known.insert(below.device()?) {
                 mounts.push(below);
             }

@@ -95,17 +95,25 @@ pub enum InventoryError {
 
 /// How often a repository is listed while what is listed vanishes before it is read: `wald expire` may be at work.
 /// After that it is damage.
-pub const LOOKS_MAX: u32 = 3;
+const LOOKS_MAX: u32 = 3;
 
 /// Reads the inventory of a repository.
 pub async fn read(repository: &Repository) -> Result<Inventory, InventoryError> {
+    settled(|| read_once(repository), |inventory| inventory).await
+}
+
+/// Lists and reads with `look`, again while what was listed vanishes before it is read.
+pub async fn settled<T, E, F: Future<Output = Result<T, E>>>(
+    look: impl Fn() -> F,
+    inventory: impl Fn(&T) -> &Inventory,
+) -> Result<T, E> {
     for _ in 1..LOOKS_MAX {
-        let inventory = read_once(repository).await?;
-        if !inventory.has_changed() {
-            return Ok(inventory);
+        let looked = look().await?;
+        if !inventory(&looked).has_changed() {
+            return Ok(looked);
         }
     }
-    read_once(repository).await
+    look().await
 }
 
 async fn read_once(repository: &Repository) -> Result<Inventory, InventoryError> {
@@ -158,7 +166,7 @@ async fn read_names(
 
 impl Inventory {
     /// Whether something that was listed was gone when it was read, so that the listing is one of the past.
-    pub fn has_changed(&self) -> bool {
+    fn has_changed(&self) -> bool {
         self.unreadable.iter().any(|object| object.has_vanished)
     }
 

@@ -159,12 +159,8 @@ async fn read_listed(repository: &Repository) -> Result<(Objects, Vec<Odd>, Seen
 /// Lists, reads the catalog and the last ledgers, and finds out what is needed.
 async fn look(repository: &Repository, options: &VerifyOptions, clock: &Clock) -> Result<Scene, VerifyError> {
     let begun = clock.now();
-    let (mut objects, mut odd, mut seen, mut inventory) = read_listed(repository).await?;
-    for _ in 1..inventory::LOOKS_MAX {
-        if inventory.has_changed() {
-            (objects, odd, seen, inventory) = read_listed(repository).await?;
-        }
-    }
+    let listed = inventory::settled(|| read_listed(repository), |(.., inventory)| inventory);
+    let (objects, odd, seen, inventory) = listed.await?;
     let (objects, mut known) = ledgers::read(repository, objects, begun).await?;
     let unreadable: Vec<String> = inventory.unreadable.iter().map(|object| object.key.clone()).collect();
     let basis = Basis { holdings: inventory.holdings(), unreadable: &unreadable, seen: &seen };

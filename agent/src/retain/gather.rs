@@ -54,13 +54,8 @@ pub(super) async fn gather(
     progress: &Progress,
 ) -> Result<Gathered, RetainError> {
     let store = repository.store();
-    let mut looked = look(repository, progress).await?;
-    for _ in 1..inventory::LOOKS_MAX {
-        if looked.inventory.has_changed() {
-            looked = look(repository, progress).await?;
-        }
-    }
-    let Looked { versions, inventory, late, mut problems } = looked;
+    let looked = inventory::settled(|| look(repository, progress), |looked| &looked.inventory);
+    let Looked { versions, inventory, late, mut problems } = looked.await?;
     let survey = Survey::of(&versions);
     let damaged = &inventory.unreadable;
     problems

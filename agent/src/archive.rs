@@ -22,11 +22,12 @@ use crate::metrics::Metrics;
 use crate::repository::Repository;
 use crate::store::StoreError;
 use admit::{AdmitError, Admitted, PgWal};
-use confirm::Durable;
+use confirm::{Durable, Stored};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use wald_core::object_key::ObjectKey;
 use wald_core::sequence::{Limits, waiting_if_ready};
 use wald_core::wal_file::WalFile;
 
@@ -190,6 +191,18 @@ impl Archive {
     /// The whole way of one file. On `Ok` the repository has confirmed its exact bytes.
     async fn push(&self, admitted: Admitted) -> Result<Durable, ArchiveError> {
         let file = admitted.file();
+        let admitted = Arc::new(admitted);
+        for _ in 0..ship::ATTEMPTS_MAX {
+            if let Stored::Same(durable) = self.attempt(Arc::clone(&admitted)).await? {
+                return Ok(durable);
+            }
+        }
+        Err(ArchiveError::Contradiction { file, key: ObjectKey::wal(file).to_string() })
+    }
+
+    /// Reads the file, and sends it once.
+    async fn attempt(&self, admitted: Arc<Admitted>) -> Result<Stored, ArchiveError> {
+        let file = admitted.file();
         let size = admitted.stamp().bytes();
         // How far it can be compressed is not known before. A file larger than the whole budget goes
         // alone instead of never.
@@ -198,12 +211,14 @@ impl Archive {
         let started = tokio::time::Instant::now();
         let (identity, data_dir) = (self.repository.identity().clone(), self.options.data_dir.clone());
         let effort = self.effort_for(file);
-        let load = self.codec.run(move || read::load(admitted, &identity, &data_dir, effort)).await??;
+        let load = self.codec.run(move || read::load(&admitted, &identity, &data_dir, effort)).await??;
         let held = usize::try_from(self.kib(load.bytes())).unwrap_or(usize::MAX);
         drop(room.split(room.num_permits().saturating_sub(held)));
-        let durable = ship::ship(&self.repository, &self.codec, load).await?;
-        self.metrics.archived(size, durable.stored_bytes(), started.elapsed());
-        Ok(durable)
+        let shipped = ship::ship(&self.repository, &self.codec, load).await?;
+        if let Stored::Same(durable) = &shipped {
+            self.metrics.archived(size, durable.stored_bytes(), started.elapsed());
+        }
+        Ok(shipped)
     }
 
     /// The permits for so many bytes.

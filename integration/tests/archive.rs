@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use wald_integration::agent::Agent;
-use wald_integration::postgres::{Cluster, ClusterOptions};
+use wald_integration::postgres::{Cluster, ClusterOptions, Shutdown};
 use wald_integration::run::run;
 use wald_integration::scene::{Plot, Scene};
 use wald_integration::wait;
@@ -95,6 +95,57 @@ fn the_same_bytes_are_archived_again_and_other_bytes_are_refused() -> Result<()>
         }
         assert!(fs::read(&object)? == before, "the stored object was touched");
     }
+    Ok(())
+}
+
+/// Stops the cluster, and leaves segments in its `pg_wal` that nothing compresses, to be archived. Their names.
+fn leave_noise(scene: &mut Scene, count: u64) -> Result<Vec<String>> {
+    const SEGMENT_BYTES: u64 = 16 << 20;
+    let pg_wal = scene.cluster.data_dir().join("pg_wal");
+    let mut raw = fs::read(pg_wal.join(a_done_segment(&scene.cluster)?))?;
+    scene.cluster.stop(Shutdown::Fast)?;
+    (0x40..0x40 + count)
+        .map(|number| {
+            let (head, noise) = raw.split_at_mut(40);
+            // Its place in the log, which the first page says.
+            let place = head.get_mut(8..16).context("a page")?;
+            place.copy_from_slice(&(number * SEGMENT_BYTES).to_le_bytes());
+            blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(noise);
+            let name = format!("0000000100000000{number:08X}");
+            for (path, content) in
+                [(name.clone(), raw.as_slice()), (format!("archive_status/{name}.ready"), &[])]
+            {
+                fs::write(pg_wal.join(&path), content)?;
+                scene.sandbox.account().own(&pg_wal.join(&path))?;
+            }
+            Ok(name)
+        })
+        .collect()
+}
+
+/// A standby with `archive_mode = always` archives what its primary did: each segment is there
+/// already and has to be compared.
+#[test]
+fn a_backlog_takes_no_more_memory_when_it_is_in_the_repository_already() -> Result<()> {
+    let mut scene = Scene::open(Plot { on_s3: true, ..Plot::default() })?;
+    scene.write_segments(1)?;
+    scene.cluster.wait_archived()?;
+    let backlog = leave_noise(&mut scene, 24)?;
+    let mut archive = |is_there: bool| -> Result<u64> {
+        scene.agent.stop()?;
+        scene.agent.restart()?;
+        for name in &backlog {
+            let shim = scene.agent.archive_shim(scene.cluster.data_dir(), &format!("pg_wal/{name}"));
+            let said = run(shim)?.success()?.said();
+            assert_eq!(said.contains("already, with the same content"), is_there, "{said}");
+        }
+        let status = fs::read_to_string(format!("/proc/{}/status", scene.agent.id()?))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a peak")?;
+        Ok(peak.trim().trim_end_matches(" kB").parse()?)
+    };
+    let (new, there) = (archive(false)?, archive(true)?);
+    // Of the program itself it has the same share, a large one here, and they differ by some MiB each time.
+    assert!(there < new + new / 2, "{there} KiB at most, and {new} where all was new");
     Ok(())
 }
 

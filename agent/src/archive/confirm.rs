@@ -5,13 +5,14 @@
 //! proven content has the same BLAKE3.
 
 use super::ArchiveError;
-use crate::codec::Codec;
-use crate::codec::open::{Expected, prove_stored};
+use crate::codec::open::{Expected, OpenError, StoredProof};
 use crate::codec::same;
 use crate::codec::seal::Sealed;
+use crate::codec::{Codec, CodecGone};
 use crate::repository::Repository;
-use crate::store::Sameness;
+use crate::store::{OpenedObject, Sameness, StoreError};
 use bytes::Bytes;
+use wald_core::frame::FrameHeader;
 use wald_core::object_key::ObjectKey;
 use wald_core::outcome::ArchiveOutcome;
 use wald_core::protocol::Reply;
@@ -62,11 +63,11 @@ impl From<Durable> for Reply {
     }
 }
 
-/// What a look at an existing object gave.
+/// What stands in the repository under a file's name.
 pub(super) enum Stored {
     /// Its content is ours.
     Same(Durable),
-    /// There is no object after all.
+    /// Nothing, after "it exists".
     Gone,
 }
 
@@ -103,42 +104,83 @@ fn expected(repository: &Repository, file: WalFile) -> Expected {
     }
 }
 
-/// Reads the object that stands in `sealed`'s place, proves it, and compares the content.
+/// How much of a stored object is read, and in memory, at a time.
+const PIECE_BYTES: u64 = 2 << 20;
+
+/// Reads the object that stands in the place of the one with `header`, proves it, and compares
+/// the content.
 pub(super) async fn compare_sealed(
     repository: &Repository,
     codec: &Codec,
-    sealed: &Sealed,
+    header: &FrameHeader,
 ) -> Result<Stored, ArchiveError> {
-    let file = sealed.header.file;
+    let (file, ours) = (header.file, header.raw_blake3);
     let key = ObjectKey::wal(file);
     let sameness = sameness(repository, codec, file);
-    let read = repository.store().get_judged(&key, repository.sealed_bytes_max(), &sameness).await;
-    let object = match read {
-        Ok(object) => object,
+    let bytes_max = repository.sealed_bytes_max();
+    let (object, first) = match repository.store().open_judged(&key, PIECE_BYTES, bytes_max, &sameness).await
+    {
+        Ok(opened) => opened,
         Err(error) if error.is_absent() => return Ok(Stored::Gone),
         Err(source) => return Err(ArchiveError::Store { file, source }),
     };
-    let stored_bytes = object_bytes(object.len(), 0);
-    let expected = expected(repository, file);
-    let proven = codec.run(move || prove_stored(&object, &expected).map(|(header, _)| header)).await?;
-    let ours = sealed.header.raw_blake3;
-    match proven {
-        Err(error) => Err(ArchiveError::StoredDamaged {
+    match prove(codec, &object, first, expected(repository, file)).await? {
+        Err(Unproven::Store(source)) => Err(ArchiveError::Store { file, source }),
+        Err(Unproven::Damaged(error)) => Err(ArchiveError::StoredDamaged {
             file,
             key: key.to_string(),
             detail: error.to_string(),
             ours: ours.to_string(),
         }),
-        Ok(header) if header.raw_blake3 != ours => Err(ArchiveError::Conflict {
+        Ok(stored) if stored.raw_blake3 != ours => Err(ArchiveError::Conflict {
             file,
             key: key.to_string(),
-            stored: header.raw_blake3.to_string(),
+            stored: stored.raw_blake3.to_string(),
             ours: ours.to_string(),
         }),
         Ok(_) => {
+            let stored_bytes = object.size_bytes();
             Ok(Stored::Same(Durable { file, raw_blake3: ours, stored_bytes, was_there: WasThere::Already }))
         }
     }
+}
+
+/// Why a stored object is not proven.
+enum Unproven {
+    /// It can't be read.
+    Store(StoreError),
+    /// It is not what was sealed.
+    Damaged(OpenError),
+}
+
+/// Proves an object of which `first` was read, piece by piece.
+async fn prove(
+    codec: &Codec,
+    object: &OpenedObject,
+    first: Bytes,
+    expected: Expected,
+) -> Result<Result<FrameHeader, Unproven>, CodecGone> {
+    let mut next = object_bytes(first.len(), 0);
+    let begun = codec.run(move || StoredProof::begin(&first, &expected)).await?;
+    let mut proof = match begun {
+        Ok(proof) => proof,
+        Err(error) => return Ok(Err(Unproven::Damaged(error))),
+    };
+    while next < object.size_bytes() {
+        let end = object.size_bytes().min(next.saturating_add(PIECE_BYTES));
+        let piece = match object.read(next..end).await {
+            Ok(piece) => piece,
+            Err(error) => return Ok(Err(Unproven::Store(error))),
+        };
+        proof = codec
+            .run(move || {
+                proof.add(&piece);
+                proof
+            })
+            .await?;
+        next = end;
+    }
+    Ok(proof.finish().map_err(Unproven::Damaged))
 }
 
 /// Reads the object under `key`, a bare file or its proof, and compares it byte by byte.
@@ -173,4 +215,39 @@ fn content_hash(key: &ObjectKey, file: WalFile, stored: &Bytes) -> String {
     let written = || std::str::from_utf8(stored).ok()?.split(' ').next().map(str::to_owned);
     let proof = *key == ObjectKey::wal_proof(file);
     proof.then(written).flatten().unwrap_or_else(|| blake3::hash(stored).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Niceness;
+    use crate::codec::seal::{Effort, seal};
+    use crate::store::Store;
+    use wald_core::system_id::SystemId;
+
+    #[tokio::test]
+    async fn an_object_of_many_pieces_is_proven_to_its_last_byte() {
+        let file = WalFile::parse("000000010000000000000042").unwrap();
+        let system_id = SystemId::new(7).unwrap();
+        let expected = Expected { file, system_id, raw_bytes_max: 16 << 20 };
+        let (key, codec) = (ObjectKey::wal(file), Codec::start(Niceness::default()).unwrap());
+        for bytes in [0, 1000, 5 << 20] {
+            let raw = vec![7; bytes];
+            let sound = seal(file, system_id, &raw, Effort::Stored).unwrap().to_vec();
+            let mut damaged = sound.clone();
+            *damaged.last_mut().unwrap() ^= 1;
+            let longer = [sound.as_slice(), &[0]].concat();
+            let shorter = sound[..sound.len() - 1].to_vec();
+            for (object, is_sound) in [(sound, true), (damaged, false), (longer, false), (shorter, false)] {
+                let store = Store::memory();
+                store.create(&key, Bytes::from(object).into()).await.unwrap();
+                let (object, first) = store.open_object(&key, 0..PIECE_BYTES).await.unwrap();
+                match prove(&codec, &object, first, expected).await.unwrap() {
+                    Ok(header) => assert!(is_sound && header.raw_blake3 == blake3::hash(&raw)),
+                    Err(Unproven::Damaged(error)) => assert!(!is_sound, "{bytes} bytes: {error}"),
+                    Err(Unproven::Store(error)) => panic!("{bytes} bytes: {error}"),
+                }
+            }
+        }
+    }
 }

@@ -37,7 +37,7 @@ impl Load {
 }
 
 pub(super) fn load(
-    admitted: Admitted,
+    admitted: &Admitted,
     identity: &Identity,
     data_dir: &Path,
     effort: Effort,
@@ -48,18 +48,18 @@ pub(super) fn load(
         // Small files carry no system identifier, so the cluster's pg_control vouches for them.
         crate::cluster::check(data_dir, identity)?;
     }
-    let foreign = |detail: String| read(invalid(&admitted, detail));
+    let foreign = |detail: String| read(invalid(admitted, detail));
     let load = match file {
         WalFile::Segment(name) | WalFile::Partial(name) => {
-            Load::Sealed(sealed(&admitted, name, identity, effort)?)
+            Load::Sealed(sealed(admitted, name, identity, effort)?)
         }
         WalFile::History(timeline) => {
-            let raw = whole(&admitted).map_err(read)?;
+            let raw = whole(admitted).map_err(read)?;
             TimelineHistory::parse(timeline, &raw).map_err(|error| foreign(error.to_string()))?;
             bare(file, raw)
         }
         WalFile::BackupLabel(name, _) => {
-            let raw = whole(&admitted).map_err(read)?;
+            let raw = whole(admitted).map_err(read)?;
             let start = BackupLabel::start_segment_of(&raw).map_err(|error| foreign(error.to_string()))?;
             if start != name {
                 return Err(foreign(format!("it describes a backup that starts in {start}")));

@@ -141,3 +141,23 @@ async fn a_backlog_larger_than_the_budget_is_archived_and_gives_all_of_it_back()
     assert!(failed <= 1 && faults.injected() > 0, "{failed} requests failed");
     assert_eq!(budget.available_permits(), all);
 }
+
+/// A store answers "it exists" to one of two who write at once, and the other one may fail.
+#[tokio::test]
+async fn what_exists_and_then_does_not_is_read_and_sent_again_and_not_for_ever() {
+    for stillness in ["ready", "done"] {
+        let faults = Faults::none();
+        let stage = Stage::open(&faults, MIB, 1, true).await;
+        let status = stage.dir.path().join(format!("pg_wal/archive_status/{}", segment(1)));
+        fs::rename(status.with_extension("ready"), status.with_extension(stillness)).unwrap();
+        faults.once(Operation::Create, Fault::ExistsWithoutObject);
+        let durable = stage.archive.archive_directly(&stage.path(1)).await.unwrap();
+        assert_eq!(durable.raw_blake3(), blake3::hash(&content(1, true)), "{stillness}");
+        assert_eq!(stage.archive.budget.available_permits(), 1024);
+    }
+    let faults = Faults::none();
+    let stage = Stage::open(&faults, MIB, 1, true).await;
+    faults.always(Operation::Create, Fault::ExistsWithoutObject);
+    let given_up = stage.archive.archive_directly(&stage.path(1)).await;
+    assert!(matches!(given_up, Err(ArchiveError::Contradiction { .. })), "{given_up:?}");
+}

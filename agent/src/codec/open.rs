@@ -106,6 +106,36 @@ pub fn prove_stored<'a>(object: &'a [u8], expected: &Expected) -> Result<(FrameH
     Ok((header, body))
 }
 
+/// The proof of an object's stored bytes, as they arrive.
+pub struct StoredProof {
+    header: FrameHeader,
+    body: blake3::Hasher,
+    bytes: u64,
+}
+
+impl StoredProof {
+    /// With the object's first bytes: [`HEADER_BYTES_MAX`](wald_core::frame::HEADER_BYTES_MAX) or more, or all
+    /// of it.
+    pub fn begin(first: &[u8], expected: &Expected) -> Result<Self, OpenError> {
+        let (header, body_at) = check_header(first, expected)?;
+        let mut proof = Self { header, body: blake3::Hasher::new(), bytes: 0 };
+        proof.add(first.get(body_at..).unwrap_or_default());
+        Ok(proof)
+    }
+
+    /// With what comes next.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.body.update(bytes);
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    }
+
+    /// The header, whose hash of the raw bytes may be believed only after this.
+    pub fn finish(self) -> Result<FrameHeader, OpenError> {
+        check_body(&self.header, self.bytes, || self.body.finalize())?;
+        Ok(self.header)
+    }
+}
+
 /// Reads the header at the start of an object and checks it against what was asked for. Gives it
 /// and where the body begins.
 pub(super) fn check_header(object: &[u8], expected: &Expected) -> Result<(FrameHeader, usize), OpenError> {
@@ -252,6 +282,14 @@ mod tests {
         seal(expected().file, expected().system_id, raw, effort).unwrap().to_vec()
     }
 
+    /// The proof of an object that arrives in small pieces.
+    fn piecewise(object: &[u8]) -> Result<FrameHeader, OpenError> {
+        let (first, rest) = object.split_at(object.len().min(wald_core::frame::HEADER_BYTES_MAX));
+        let mut proof = StoredProof::begin(first, &expected())?;
+        rest.chunks(3).for_each(|piece| proof.add(piece));
+        proof.finish()
+    }
+
     #[test]
     fn every_flipped_bit_and_every_truncation_is_refused() {
         let object = sealed(b"some WAL, some WAL, some WAL, some more WAL", Effort::Level(3));
@@ -260,10 +298,14 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             let error = open(&damaged, &expected(), &mut Vec::new()).unwrap_err();
             assert!(error.is_damage(), "bit {bit}: {error}");
+            assert!(piecewise(&damaged).is_err(), "bit {bit}");
         }
         for length in 0..object.len() {
             assert!(open(&object[..length], &expected(), &mut Vec::new()).is_err(), "{length} bytes");
+            assert!(piecewise(&object[..length]).is_err(), "{length} bytes");
         }
+        assert_eq!(piecewise(&object).unwrap(), FrameHeader::decode(&object).unwrap().0);
+        assert!(piecewise(&[object.as_slice(), b"x"].concat()).is_err());
         let padded = [object.as_slice(), b"x"].concat();
         assert!(matches!(open(&padded, &expected(), &mut Vec::new()), Err(OpenError::BodyLength { .. })));
     }

@@ -8,7 +8,7 @@
 use super::FsError;
 use memmap2::{Mmap, MmapOptions};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -82,15 +82,16 @@ pub fn windows<'a>(
         let length = step.min(bytes.saturating_sub(offset));
         match stillness {
             Stillness::Ready => map(file, path, offset, length).map(FileBytes::Mapped),
-            Stillness::Unknown => {
-                read(file, length).map(FileBytes::Read).map_err(|source| FsError::new("read", path, source))
-            }
+            Stillness::Unknown => read(file, offset, length)
+                .map(FileBytes::Read)
+                .map_err(|source| FsError::new("read", path, source)),
         }
     })
 }
 
-fn read(file: &File, length: u64) -> std::io::Result<Vec<u8>> {
+fn read(mut file: &File, offset: u64, length: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(offset))?;
     file.take(length).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

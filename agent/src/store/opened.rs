@@ -21,6 +21,8 @@ pub struct OpenedObject {
     key: ObjectKey,
     meta: ObjectMeta,
     told: Told,
+    /// The version that is asked for, if not the newest.
+    pinned: Option<VersionId>,
 }
 
 impl Store {
@@ -32,8 +34,26 @@ impl Store {
     ) -> Result<(OpenedObject, Bytes), StoreError> {
         let target = Target { name: key.as_str(), version: None };
         let read = self.inner.read_start(target, first).await;
-        let Start { meta, bytes, told } = self.believed(Operation::Read, key, read).await?;
-        Ok((OpenedObject { inner: Arc::clone(&self.inner), key: key.clone(), meta, told }, bytes))
+        let start = self.believed(Operation::Read, key, read).await?;
+        Ok(self.opened(key, None, start))
+    }
+
+    /// The same for one version, whatever is newer.
+    pub(super) async fn open_version(
+        &self,
+        key: &ObjectKey,
+        version: VersionId,
+        first: Range<u64>,
+    ) -> Result<(OpenedObject, Bytes), StoreError> {
+        let target = Target { name: key.as_str(), version: Some(&version) };
+        let start = self.inner.read_start(target, first).await?;
+        Ok(self.opened(key, Some(version), start))
+    }
+
+    fn opened(&self, key: &ObjectKey, pinned: Option<VersionId>, start: Start) -> (OpenedObject, Bytes) {
+        let Start { meta, bytes, told } = start;
+        let inner = Arc::clone(&self.inner);
+        (OpenedObject { inner, key: key.clone(), meta, told, pinned }, bytes)
     }
 }
 
@@ -57,7 +77,7 @@ impl OpenedObject {
 
     /// Bytes of the object; exactly those, or an error. One request.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let target = Target { name: self.key.as_str(), version: None };
+        let target = Target { name: self.key.as_str(), version: self.pinned.as_ref() };
         self.inner.read_range(target, &self.meta, range).await
     }
 

@@ -6,7 +6,8 @@
 
 use super::backend::Store;
 use super::error::{Operation, StoreError};
-use super::versions::{ObjectVersion, VersionKind};
+use super::opened::OpenedObject;
+use super::versions::{ObjectVersion, VersionId, VersionKind};
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, FutureExt};
 use object_store::PutPayload;
@@ -51,8 +52,38 @@ impl Store {
         sameness: &Sameness,
     ) -> Result<Bytes, StoreError> {
         let (read, told) = self.get_told(key, max_bytes).await?;
+        let true_one = self.judge_versions(key, told.as_ref(), max_bytes, sameness).await?;
+        Ok(true_one.map_or(read, |(_, whole)| whole))
+    }
+
+    /// The same, opened with its first bytes, to be read piece by piece.
+    pub async fn open_judged(
+        &self,
+        key: &ObjectKey,
+        first_bytes: u64,
+        max_bytes: u64,
+        sameness: &Sameness,
+    ) -> Result<(OpenedObject, Bytes), StoreError> {
+        let (object, start) = self.open_object(key, 0..first_bytes).await?;
+        if object.size_bytes() > max_bytes {
+            return Err(self.inner.too_large(key.as_str(), object.size_bytes(), max_bytes));
+        }
+        match self.judge_versions(key, object.version(), max_bytes, sameness).await? {
+            None => Ok((object, start)),
+            Some((version, _)) => self.open_version(key, version, 0..first_bytes).await,
+        }
+    }
+
+    /// The version that counts and its content, unless it is the one that was `told` as the newest.
+    async fn judge_versions(
+        &self,
+        key: &ObjectKey,
+        told: Option<&VersionId>,
+        max_bytes: u64,
+        sameness: &Sameness,
+    ) -> Result<Option<(VersionId, Bytes)>, StoreError> {
         if self.inner.guarantees.create_only {
-            return Ok(read);
+            return Ok(None);
         }
         let name = key.as_str();
         let versions = self.objects_of(name).await?;
@@ -61,8 +92,8 @@ impl Store {
         let missing =
             || self.inner.bad_answer(Operation::Read, name, "it is there and not listed; try again");
         let first = &first.ok_or_else(missing)?.version;
-        if versions.len() == 1 && told.as_ref().is_none_or(|told| told == first) {
-            return Ok(read);
+        if versions.len() == 1 && told.is_none_or(|told| told == first) {
+            return Ok(None);
         }
         let whole = self.get_version(name, first, max_bytes).await?;
         for other in versions.iter().filter(|other| other.version != *first) {
@@ -75,7 +106,7 @@ impl Store {
                 return Err(self.inner.contested(name, first, &other.version));
             }
         }
-        Ok(whole)
+        Ok(Some((first.clone(), whole)))
     }
 
     /// Whether a version has the content of `payload`.

@@ -37,9 +37,11 @@ impl Weak {
     fn answer(&self, head: &str, stored: &AtomicBool, locked: &AtomicBool) -> Vec<u8> {
         let request = head.lines().next().unwrap_or_default();
         let is_stored = stored.load(Ordering::SeqCst);
+        let (from, to) = asked_range(head).unwrap_or((0, usize::MAX));
         let object = |text: &str| {
-            http("206 Partial Content", text)
-                .splice_header(&format!("content-range: bytes 0-{}/{}", text.len() - 1, text.len()))
+            let last = to.min(text.len() - 1);
+            http("206 Partial Content", text.get(from..=last).unwrap_or_default())
+                .splice_header(&format!("content-range: bytes {from}-{last}/{}", text.len()))
                 .splice_header("etag: \"e\"")
                 .splice_header("last-modified: Sun, 22 Nov 2026 21:26:13 GMT")
         };
@@ -96,6 +98,13 @@ impl Weak {
             &format!("<ListVersionsResult><IsTruncated>false</IsTruncated>{text}</ListVersionsResult>"),
         )
     }
+}
+
+/// The first and the last byte that a request asks for.
+fn asked_range(head: &str) -> Option<(usize, usize)> {
+    let line = head.lines().find_map(|line| line.strip_prefix("range: bytes="))?;
+    let (from, to) = line.trim().split_once('-')?;
+    Some((from.parse().ok()?, to.parse().ok()?))
 }
 
 async fn created(weak: Weak, guarantees: Guarantees) -> (Result<Created, StoreError>, Vec<String>) {
@@ -197,8 +206,8 @@ async fn of_several_versions_the_first_is_read_and_another_content_is_told() {
         // A server that was seen to keep the second away is believed.
         (vec![("a", "another"), ("b", "content")], Guarantees::all(), "content", 1),
     ] {
-        let weak = Weak { others: others.clone(), visible: true, ..Weak::default() };
-        let (store, server) = weak.open(guarantees).await;
+        let weak = || Weak { others: others.clone(), visible: true, ..Weak::default() };
+        let (store, server) = weak().open(guarantees).await;
         let shown = match store.get_judged(&key(), 10, &letters()).await {
             Ok(read) => String::from_utf8(read.to_vec()).unwrap(),
             Err(StoreError::Contested { .. }) => "Contested".to_owned(),
@@ -206,7 +215,26 @@ async fn of_several_versions_the_first_is_read_and_another_content_is_told() {
         };
         assert_eq!(shown, expected, "{others:?}");
         assert_eq!(server.heads.lock().unwrap().len(), requests, "{others:?}");
+
+        let (store, _server) = weak().open(guarantees).await;
+        let in_pieces = match store.open_judged(&key(), 3, 10, &letters()).await {
+            Ok((object, first)) => {
+                let rest = object.read(3..object.size_bytes()).await.unwrap();
+                String::from_utf8([first, rest].concat()).unwrap()
+            }
+            Err(StoreError::Contested { .. }) => "Contested".to_owned(),
+            Err(error) => format!("{error:?}"),
+        };
+        assert_eq!(in_pieces, expected, "{others:?}");
     }
+}
+
+#[tokio::test]
+async fn what_is_larger_than_it_may_be_is_not_opened() {
+    let weak = Weak { others: vec![("a", "content")], visible: true, ..Weak::default() };
+    let (store, _server) = weak.open(Guarantees::all()).await;
+    let opened = store.open_judged(&key(), 3, 6, &letters()).await.map(|_| ());
+    assert!(matches!(opened, Err(StoreError::TooLarge { size_bytes: 7, max_bytes: 6, .. })), "{opened:?}");
 }
 
 #[tokio::test]

@@ -27,7 +27,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use wald_core::object_key::ObjectKey;
 use wald_core::sequence::{Limits, waiting_if_ready};
 use wald_core::wal_file::WalFile;
 
@@ -192,12 +191,17 @@ impl Archive {
     async fn push(&self, admitted: Admitted) -> Result<Durable, ArchiveError> {
         let file = admitted.file();
         let admitted = Arc::new(admitted);
-        for _ in 0..ship::ATTEMPTS_MAX {
-            if let Stored::Same(durable) = self.attempt(Arc::clone(&admitted)).await? {
-                return Ok(durable);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.attempt(Arc::clone(&admitted)).await? {
+                Stored::Same(durable) => return Ok(durable),
+                Stored::Gone(_) if attempts < ship::ATTEMPTS_MAX => {}
+                Stored::Gone(key) => {
+                    return Err(ArchiveError::Contradiction { file, key: key.to_string() });
+                }
             }
         }
-        Err(ArchiveError::Contradiction { file, key: ObjectKey::wal(file).to_string() })
     }
 
     /// Reads the file, and sends it once.

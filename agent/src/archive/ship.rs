@@ -1,8 +1,8 @@
 //! A load → the repository, create-only.
 //!
 //! The mirror of `restore::fetch`. Invariants: "it exists already" is never taken for success
-//! here; `confirm` reads what is stored and compares. Of a segment no more than one object is in
-//! memory: what was to be sent is given up before what is stored is read.
+//! here; `confirm` reads what is stored and compares. What was to be sent of a segment is given up
+//! in memory before that.
 
 use super::ArchiveError;
 use super::confirm::{self, Stored};
@@ -20,7 +20,7 @@ use wald_core::wal_file::WalFile;
 /// at once, and the other one may fail.
 pub(super) const ATTEMPTS_MAX: u32 = 3;
 
-/// Sends `load` once. `Gone` means that an object stood in its place and does not any more.
+/// Sends `load` once. `Gone` after "it exists" means that it has to be read and sent again.
 pub(super) async fn ship(repository: &Repository, codec: &Codec, load: Load) -> Result<Stored, ArchiveError> {
     match load {
         Load::Sealed(sealed) => ship_sealed(repository, codec, sealed).await,
@@ -28,11 +28,10 @@ pub(super) async fn ship(repository: &Repository, codec: &Codec, load: Load) -> 
             // The proof goes first: a bare object that is there always has its proof, and of
             // two writers with different content only one gets past this point.
             let proof = Bytes::from(format!("{}  {file}\n", raw_blake3.to_hex()));
-            let proven = ship_bare(repository, file, ObjectKey::wal_proof(file), proof, raw_blake3).await?;
-            if matches!(proven, Stored::Gone) {
-                return Ok(Stored::Gone);
+            match ship_bare(repository, file, ObjectKey::wal_proof(file), proof, raw_blake3).await? {
+                Stored::Same(_) => ship_bare(repository, file, ObjectKey::wal(file), raw, raw_blake3).await,
+                Stored::Gone(key) => Ok(Stored::Gone(key)),
             }
-            ship_bare(repository, file, ObjectKey::wal(file), raw, raw_blake3).await
         }
     }
 }

@@ -74,7 +74,7 @@ impl Store {
         }
     }
 
-    /// The version that counts and its content, unless it is the one that was `told` as the newest.
+    /// The version that counts and its content, if there are several. `told` is the one that was read.
     async fn judge_versions(
         &self,
         key: &ObjectKey,

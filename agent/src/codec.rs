@@ -8,6 +8,7 @@
 //! still ends, its result dropped. What is done to the bytes stands in [`seal`] and [`open`],
 //! two mirrors that know nothing of repositories or PostgreSQL.
 
+pub mod compressor;
 pub mod open;
 pub mod open_stream;
 pub mod same;

@@ -10,6 +10,7 @@
 //! recovery without wald has a proof too; memory is what [`FrameBuffers`] allocates.
 
 use super::chunks::ChunkWriter;
+use crate::codec::compressor::compressor;
 use std::io;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
@@ -27,7 +28,7 @@ pub struct FrameBuffers {
 impl FrameBuffers {
     /// Allocates it, for one of zstd's levels.
     pub fn new(level: i32) -> io::Result<Self> {
-        let mut compressor = Compressor::new(level)?;
+        let mut compressor = compressor(level)?;
         compressor.set_parameter(CParameter::ChecksumFlag(true))?;
         let packed = Vec::with_capacity(zstd::zstd_safe::compress_bound(FRAME_BYTES));
         Ok(Self { raw: vec![0; FRAME_BYTES].into(), packed, compressor })

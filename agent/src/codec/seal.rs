@@ -5,6 +5,7 @@
 //! while the processor's cache still has it, and nothing of a segment's size is in memory but what
 //! comes out. That costs about one percent of the compression (measured on pgbench's WAL).
 
+use super::compressor::compressor;
 use bytes::Bytes;
 use wald_core::frame::{FrameError, FrameHeader};
 use wald_core::system_id::SystemId;
@@ -118,7 +119,7 @@ impl Sealer {
         let squeeze = match effort {
             Effort::Stored => Squeeze::Stored,
             Effort::Level(level) => {
-                let compressor = Compressor::new(level);
+                let compressor = compressor(level);
                 Squeeze::Zstd(compressor.map_err(|source| SealError::Compress { file, source })?, Vec::new())
             }
         };

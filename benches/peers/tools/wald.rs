@@ -35,7 +35,8 @@ impl Tool for Wald {
     }
 
     fn about(&self) -> Result<Vec<String>> {
-        let levels = "compression_level = 1 for WAL (the default is 3) and for backups";
+        let levels = "compression_level = 1 for WAL (the default is 3) and for backups: zstd's level 1 with a hash \
+                      table of 16 KiB and matches from 5 bytes on";
         let place = if self.on_s3 {
             "a bucket with object lock, every object locked for 7 days in governance mode, created \
              only if absent, with a checksum; plain HTTP"

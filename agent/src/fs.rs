@@ -1,13 +1,16 @@
 //! The local file system as wald needs it: files opened beneath a directory without following
 //! links, mapped WAL, and files that appear whole or not at all.
 //!
-//! Invariant: nothing here decides; every function does one thing and names the path that it
+//! Invariant: nothing here decides; every function does one thing and names the path, if it has one, that it
 //! failed on.
 
 pub mod demand;
 pub mod map;
 pub mod place;
 
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// An operation on a path that failed.
@@ -30,4 +33,20 @@ impl FsError {
     pub fn kind(&self) -> std::io::ErrorKind {
         self.source.kind()
     }
+}
+
+/// Reads from `offset` on until the buffer is full or the file ends; returns how many bytes. The file's own
+/// position plays no part.
+pub fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        let at = offset.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        match file.read_at(rest, at) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
 }

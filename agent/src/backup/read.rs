@@ -14,10 +14,11 @@
 
 use super::page_cache::Footprint;
 use super::progress::Progress;
+use crate::fs::read_up_to;
 use crate::rate::RateLimit;
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,21 +180,6 @@ impl<'a> FileReader<'a> {
         progress.read(advanced);
         Ok(())
     }
-}
-
-/// Reads until the buffer is full or the file ends; returns how much.
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
-        let at = offset.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
-        match file.read_at(rest, at) {
-            Ok(0) => break,
-            Ok(count) => read += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
 }
 
 impl PageCheck {

@@ -5,10 +5,10 @@
 //! changes nor truncates nor recycles it until it is `.done`, so the mapping can't shrink
 //! under the reader. Files of the data directory are never mapped: they can.
 
-use super::FsError;
+use super::{FsError, read_up_to};
 use memmap2::{Mmap, MmapOptions};
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The content of a file.
@@ -90,16 +90,7 @@ pub fn windows<'a>(
 
 fn read(file: &File, offset: u64, length: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(length).map_err(std::io::Error::other)?];
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
-        match file.read_at(rest, at) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let filled = read_up_to(file, &mut bytes, offset)?;
     bytes.truncate(filled);
     Ok(bytes)
 }

@@ -52,12 +52,9 @@ mod tests {
         for level in [-3, 1, 2, 3, 9] {
             let packed = compressor(level).unwrap().compress(&raw).unwrap();
             assert_eq!(zstd::decode_all(packed.as_slice()).unwrap(), raw, "{level}");
-            assert!(
-                level != QUICK_LEVEL || packed.len() < plain.len(),
-                "{} bytes, {}",
-                packed.len(),
-                plain.len()
-            );
+            // 0.92 of it; by the hash table alone it would be the same.
+            let is_smaller = packed.len() * 20 < plain.len() * 19;
+            assert!(level != QUICK_LEVEL || is_smaller, "{} bytes, {}", packed.len(), plain.len());
         }
     }
 }
